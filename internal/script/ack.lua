@@ -1,0 +1,19 @@
+-- ack: requests are done. Their locks were released before; the next in line of
+-- each gets its turn.
+-- ARGV[1] ms for which finished ids are remembered, then per request: id, token
+-- returns {codes, more, buried}: code per request 1 done | 2 already | 0 stale;
+-- more is 1 while ready is not empty
+local codes = {}
+local window = tonumber(ARGV[1])
+for i = 2, #ARGV, 2 do
+  local id = ARGV[i]
+  local s = get(id)
+  local code = mine(id, s, ARGV[i + 1])
+  if code == 1 then
+    unplace(id, s)
+    forget(id, s, window)
+    leave(id, s)
+  end
+  codes[#codes + 1] = code
+end
+return {codes, call('LLEN', ready) > 0 and 1 or 0, buried}

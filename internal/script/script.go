@@ -1,0 +1,399 @@
+// Package script is the state machine of a queue: one Lua script per
+// transition, atomic on the server, and one typed function per script.
+//
+// The rules are those of docs/queue.md. Every request is in exactly one of
+// ready, delayed, parked, leased and dead; the time is the server's; a script
+// that is sent again with the same ids and tokens changes nothing more.
+package script
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/keys"
+)
+
+// Code is what a script answers about one request.
+type Code int
+
+// The codes. Which of them a script can answer stands in its header.
+const (
+	Stale   Code = 0 // nothing changed: unknown, or leased to somebody else
+	Done    Code = 1
+	Already Code = 2 // nothing changed: this very call was applied before
+	Refused Code = 3 // nothing changed: not possible where the request is
+	Died    Code = 3 // nack, park: a cap was reached, the request is dead
+)
+
+// Buried is a request that a script moved to the dead because a cap was reached.
+type Buried struct {
+	ID, Reason string
+}
+
+// Bound is how many requests one script call takes or moves at the most.
+const Bound = 128
+
+// Queue runs the scripts on one queue. It is safe for concurrent use.
+type Queue struct {
+	rdb  redis.UniversalClient
+	keys keys.Queue
+}
+
+// New returns the scripts of the queue with the given keys.
+func New(rdb redis.UniversalClient, k keys.Queue) *Queue { return &Queue{rdb: rdb, keys: k} }
+
+// Client returns the client the scripts run on.
+func (q *Queue) Client() redis.UniversalClient { return q.rdb }
+
+// Keys returns the queue's keys.
+func (q *Queue) Keys() keys.Queue { return q.keys }
+
+// Entry is a request as push, schedule and parknew store it.
+type Entry struct {
+	ID      string
+	Body    string
+	Lock    string        // "" for none
+	MaxWait time.Duration // 0 for no limit
+}
+
+var push = compile("push")
+
+// Push accepts requests at the tail of ready.
+func (q *Queue) Push(ctx context.Context, entries []Entry) ([]Code, error) {
+	args := make([]any, 0, 4*len(entries))
+	for _, e := range entries {
+		args = append(args, e.ID, e.Body, e.Lock, ms(e.MaxWait))
+	}
+	return codes(push.Run(ctx, q.rdb, q.keys.All(), args...))
+}
+
+// Due is a time for schedule, parknew and reschedule.
+type Due string
+
+// In is a time d from now by the server's clock.
+func In(d time.Duration) Due { return Due("+" + strconv.FormatInt(ms(d), 10)) }
+
+// At is an instant by the server's clock.
+func At(t time.Time) Due { return Due(strconv.FormatInt(t.UnixMilli(), 10)) }
+
+var (
+	schedule = compile("schedule")
+	parknew  = compile("parknew")
+)
+
+// Schedule accepts a request that is due at a time.
+func (q *Queue) Schedule(ctx context.Context, e Entry, due Due) (Code, time.Time, error) {
+	return dated(schedule.Run(ctx, q.rdb, q.keys.All(), e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due)))
+}
+
+// ParkNew accepts a request in line for its lock, with a probe at due at the
+// latest.
+func (q *Queue) ParkNew(ctx context.Context, e Entry, due Due) (Code, time.Time, error) {
+	return dated(parknew.Run(ctx, q.rdb, q.keys.All(), e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due)))
+}
+
+// Feed is what the claims of one feeder have in common.
+type Feed struct {
+	Feeder        string        // unique, no spaces
+	Lease         time.Duration // of claimed requests
+	MaxDeliveries int           // 0 for no limit
+	Slack         time.Duration // by which the other feeders' clocks lag behind the timekeeper's
+	MaxDead       int           // 0 for no limit
+	DeadAge       time.Duration // 0 for no limit
+	ProbeAgain    time.Duration // after which an unanswered probe is due again
+}
+
+// Item is a claimed request.
+type Item struct {
+	ID, Body                        string
+	Deliveries, Attempts, Deferrals int
+	Accepted                        time.Time
+}
+
+// Claimed is the answer to a claim.
+type Claimed struct {
+	Items  []Item
+	Probes []string      // locks with parked requests, to be looked at
+	Wait   time.Duration // until something is due; negative: nothing is
+	More   bool          // ready is not empty
+	Buried []Buried
+}
+
+// Token returns the lease token of a feeder's claim.
+func (f *Feed) Token(claim int64) string { return f.Feeder + ":" + strconv.FormatInt(claim, 10) }
+
+var claim = compile("claim")
+
+// Claim leases up to n requests, at most Bound. number counts the feeder's
+// claims, from 1; a claim whose answer was lost is made again with its number.
+func (q *Queue) Claim(ctx context.Context, f *Feed, number int64, n int) (Claimed, error) {
+	v, err := claim.Run(ctx, q.rdb, q.keys.With(f.Feeder), f.Feeder, number, min(n, Bound), ms(f.Lease),
+		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain)).Slice()
+	if err != nil {
+		return Claimed{}, err
+	}
+	r := reader{v: v}
+	var c Claimed
+	items := reader{v: r.list()}
+	for len(items.v) > 0 && items.err == nil {
+		c.Items = append(c.Items, Item{
+			ID: items.text(), Body: items.text(),
+			Deliveries: int(items.number()), Attempts: int(items.number()), Deferrals: int(items.number()),
+			Accepted: time.UnixMilli(items.number()),
+		})
+	}
+	probes := reader{v: r.list()}
+	for len(probes.v) > 0 && probes.err == nil {
+		c.Probes = append(c.Probes, probes.text())
+	}
+	c.Wait = time.Duration(r.number()) * time.Millisecond
+	c.More = r.number() == 1
+	c.Buried = r.buried()
+	return c, first("claim", r.err, items.err, probes.err)
+}
+
+// Lease names a claimed request and its holder.
+type Lease struct {
+	ID, Token string
+}
+
+var ack = compile("ack")
+
+// Ack removes finished requests. Their ids are remembered for window.
+func (q *Queue) Ack(ctx context.Context, window time.Duration, leases []Lease) (codes []Code, more bool, _ []Buried, err error) {
+	v, err := ack.Run(ctx, q.rdb, q.keys.All(), withLeases(ms(window), leases)...).Slice()
+	if err != nil {
+		return nil, false, nil, err
+	}
+	r := reader{v: v}
+	codes = r.codes()
+	more = r.number() == 1
+	return codes, more, r.buried(), first("ack", r.err)
+}
+
+// Cost is what a nack adds one to.
+type Cost string
+
+// The counters of nack.
+const (
+	Attempt  Cost = "attempt"
+	Deferral Cost = "deferral"
+)
+
+var nack = compile("nack")
+
+// Nack delays a claimed request. most caps the counter cost, 0 for no limit.
+// keep keeps its lock's turn meanwhile. note is remembered.
+func (q *Queue) Nack(ctx context.Context, l Lease, delay time.Duration, cost Cost, most int, keep bool, note string) (Code, []Buried, error) {
+	strict := 0
+	if keep {
+		strict = 1
+	}
+	return settled(nack.Run(ctx, q.rdb, q.keys.All(), l.ID, l.Token, ms(delay), string(cost), most, strict, note))
+}
+
+var park = compile("park")
+
+// Park puts a claimed request in line for its lock, with a probe after delay at
+// the latest. most caps its deferrals, 0 for no limit.
+func (q *Queue) Park(ctx context.Context, l Lease, delay time.Duration, most int) (Code, []Buried, error) {
+	return settled(park.Run(ctx, q.rdb, q.keys.All(), l.ID, l.Token, ms(delay), most))
+}
+
+var bury = compile("bury")
+
+// Bury moves a claimed request to the dead.
+func (q *Queue) Bury(ctx context.Context, l Lease, reason string) (Code, []Buried, error) {
+	return settled(bury.Run(ctx, q.rdb, q.keys.All(), l.ID, l.Token, reason))
+}
+
+var requeue = compile("requeue")
+
+// Requeue puts claimed requests back at the head of ready, uncounted.
+func (q *Queue) Requeue(ctx context.Context, leases []Lease) ([]Code, error) {
+	args := make([]any, 0, 2*len(leases))
+	for _, l := range leases {
+		args = append(args, l.ID, l.Token)
+	}
+	return codes(requeue.Run(ctx, q.rdb, q.keys.All(), args...))
+}
+
+var extend = compile("extend")
+
+// Extend makes leases last for d from now.
+func (q *Queue) Extend(ctx context.Context, d time.Duration, leases []Lease) ([]Code, error) {
+	return codes(extend.Run(ctx, q.rdb, q.keys.All(), withLeases(ms(d), leases)...))
+}
+
+var promote = compile("promote")
+
+// Promote gives a lock's turn to its oldest parked request, if nobody has it.
+func (q *Queue) Promote(ctx context.Context, lock string) (Code, []Buried, error) {
+	return settled(promote.Run(ctx, q.rdb, q.keys.All(), lock))
+}
+
+var rearm = compile("rearm")
+
+// Rearm makes a lock's probe due after d.
+func (q *Queue) Rearm(ctx context.Context, lock string, d time.Duration) error {
+	return rearm.Run(ctx, q.rdb, q.keys.All(), lock, ms(d)).Err()
+}
+
+var cancel = compile("cancel")
+
+// Cancel drops a request, wherever it is. Its id is remembered for window.
+func (q *Queue) Cancel(ctx context.Context, window time.Duration, id string) (Code, []Buried, error) {
+	return settled(cancel.Run(ctx, q.rdb, q.keys.All(), ms(window), id))
+}
+
+var reschedule = compile("reschedule")
+
+// Reschedule makes an unclaimed request due at another time. stamp is unique to
+// the call.
+func (q *Queue) Reschedule(ctx context.Context, id string, due Due, stamp string) (Code, time.Time, []Buried, error) {
+	v, err := reschedule.Run(ctx, q.rdb, q.keys.All(), id, string(due), stamp).Slice()
+	if err != nil {
+		return 0, time.Time{}, nil, err
+	}
+	r := reader{v: v}
+	code, at := Code(r.number()), time.UnixMilli(r.number())
+	return code, at, r.buried(), first("reschedule", r.err)
+}
+
+var revive = compile("revive")
+
+// Revive starts a dead request anew. stamp is unique to the call.
+func (q *Queue) Revive(ctx context.Context, id, stamp string) (Code, error) {
+	n, err := revive.Run(ctx, q.rdb, q.keys.All(), id, stamp).Int()
+	return Code(n), err
+}
+
+var yield = compile("yield")
+
+// Yield hands a stopping feeder's clock and token to the others.
+func (q *Queue) Yield(ctx context.Context, feeder string) error {
+	return yield.Run(ctx, q.rdb, q.keys.All(), feeder).Err()
+}
+
+// ms is a duration in whole milliseconds, rounded up.
+func ms(d time.Duration) int64 { return int64((d + time.Millisecond - 1) / time.Millisecond) }
+
+func withLeases(head any, leases []Lease) []any {
+	args := append(make([]any, 0, 1+2*len(leases)), head)
+	for _, l := range leases {
+		args = append(args, l.ID, l.Token)
+	}
+	return args
+}
+
+func codes(cmd *redis.Cmd) ([]Code, error) {
+	v, err := cmd.Slice()
+	if err != nil {
+		return nil, err
+	}
+	r := reader{v: []any{v}}
+	return r.codes(), first("codes", r.err)
+}
+
+func dated(cmd *redis.Cmd) (Code, time.Time, error) {
+	v, err := cmd.Slice()
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	r := reader{v: v}
+	code, at := Code(r.number()), time.UnixMilli(r.number())
+	return code, at, first("due", r.err)
+}
+
+func settled(cmd *redis.Cmd) (Code, []Buried, error) {
+	v, err := cmd.Slice()
+	if err != nil {
+		return 0, nil, err
+	}
+	r := reader{v: v}
+	code := Code(r.number())
+	return code, r.buried(), first("settle", r.err)
+}
+
+// reader takes a reply apart, from the front. After an error it returns zeros.
+type reader struct {
+	v   []any
+	err error
+}
+
+func (r *reader) next() any {
+	if len(r.v) == 0 {
+		r.fail("ends early")
+		return nil
+	}
+	x := r.v[0]
+	r.v = r.v[1:]
+	return x
+}
+
+func (r *reader) fail(what string) {
+	if r.err == nil {
+		r.err = fmt.Errorf("reply %s", what)
+	}
+}
+
+func (r *reader) number() int64 {
+	n, ok := r.next().(int64)
+	if !ok {
+		r.fail("has no number where one should be")
+	}
+	return n
+}
+
+func (r *reader) text() string {
+	s, ok := r.next().(string)
+	if !ok {
+		r.fail("has no text where some should be")
+	}
+	return s
+}
+
+func (r *reader) list() []any {
+	l, ok := r.next().([]any)
+	if !ok {
+		r.fail("has no list where one should be")
+	}
+	return l
+}
+
+func (r *reader) codes() []Code {
+	l := reader{v: r.list()}
+	out := make([]Code, 0, len(l.v))
+	for len(l.v) > 0 {
+		out = append(out, Code(l.number()))
+	}
+	if l.err != nil {
+		r.err = l.err
+	}
+	return out
+}
+
+func (r *reader) buried() []Buried {
+	l := reader{v: r.list()}
+	var out []Buried
+	for len(l.v) > 0 && l.err == nil {
+		out = append(out, Buried{ID: l.text(), Reason: l.text()})
+	}
+	if l.err != nil {
+		r.err = l.err
+	}
+	return out
+}
+
+func first(what string, errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	return nil
+}
