@@ -14,7 +14,7 @@ local lease, most, slack = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6
 local again = tonumber(ARGV[9])
 local tok = feeder .. ':' .. ARGV[2]
 local bound = 128
-local items, probes, leasing = {}, {}, {}
+local items, probes = {}, {}
 
 local function item(id, s, body)
   local i = #items
@@ -48,17 +48,12 @@ local function probed(lock)
   if not id then probes[#probes + 1] = lock end
 end
 
+local answered = ''
 if n > 0 then
   local c, ids = string.match(call('GET', last) or '0', '^(%d+)(.*)$')
   c = tonumber(c)
   if ctr < c then return {items, probes, -1, 0, buried} end
-  if ctr == c then
-    for id in string.gmatch(ids, '\n([^\n]+)') do
-      local s = get(id)
-      if s and s.place == 'l' and s.token == tok then item(id, s, call('HGET', msg, id)) end
-    end
-    n = 0
-  end
+  if ctr == c then answered, n = ids, 0 end
 end
 
 for _, m in ipairs(call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, bound)) do
@@ -102,6 +97,11 @@ for i = #late, 1, -1 do
   end
 end
 
+for id in string.gmatch(answered, '\n([^\n]+)') do
+  local s = get(id)
+  if s and s.place == 'l' and s.token == tok then item(id, s, call('HGET', msg, id)) end
+end
+
 if n > 0 then
   local record = ARGV[2]
   local scanned = 0
@@ -115,7 +115,11 @@ if n > 0 then
       local pass = true
       if s.lock ~= '' then
         local h = call('HGET', held, s.lock)
-        if h then pass = h == id else pass = not oldest(s.lock) end
+        if h then
+          if h ~= id then pass = false end
+        elseif oldest(s.lock) then
+          pass = false
+        end
       end
       if not body then
         unplace(id, s)

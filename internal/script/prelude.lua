@@ -54,7 +54,9 @@ end
 
 -- known tells whether an id is in the queue, or left it a short while ago.
 local function known(id)
-  return call('HEXISTS', state, id) == 1 or call('ZSCORE', gone, id) ~= false
+  if call('HEXISTS', state, id) == 1 then return true end
+  local memory = call('ZSCORE', gone, id)
+  return memory and tonumber(memory) > now
 end
 
 -- mint gives a request with a lock its place in that lock's line, once.
@@ -142,8 +144,12 @@ local function promote(lock)
       return 1
     end
   end
-  call('ZADD', delayed, whole(now), probe(lock))
-  token()
+  if oldest(lock) then -- the others' turn to be buried comes with the next claim
+    call('ZADD', delayed, whole(now), probe(lock))
+    token()
+  else
+    call('ZREM', delayed, probe(lock))
+  end
   return 0
 end
 
@@ -155,8 +161,10 @@ local function leave(id, s)
   end
 end
 
--- line: the request stands in line for its lock, with a probe at due at the latest.
+-- line: the request stands in line for its lock, with a probe at due at the
+-- latest, or when it has waited too long.
 local function line(id, s, due)
+  if s.maxwait > 0 then due = math.min(due, s.accepted + s.maxwait) end
   s.place = 'p'
   put(id, s)
   call('ZADD', parked, 0, spot(id, s))
@@ -175,15 +183,16 @@ local function unplace(id, s)
   end
 end
 
--- forget drops a request for good. For as long as its producer may still send it
--- again (window), its id is remembered.
+-- forget drops a request for good. If its producer may still send it again
+-- (window), its id is remembered. A score in gone is when a memory ends; the
+-- member itself stays until a later forget sweeps it up.
 local function forget(id, s, window)
   call('HDEL', msg, id)
   call('HDEL', state, id)
   if s.accepted + window > now then
-    call('ZADD', gone, whole(now), id)
+    call('ZADD', gone, whole(now + window), id)
   end
-  local old = call('ZRANGEBYSCORE', gone, '-inf', whole(now - window), 'LIMIT', 0, 4)
+  local old = call('ZRANGEBYSCORE', gone, '-inf', whole(now), 'LIMIT', 0, 4)
   if #old > 0 then call('ZREM', gone, unpack(old)) end
 end
 
