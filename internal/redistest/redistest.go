@@ -3,14 +3,19 @@
 package redistest
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -44,7 +49,8 @@ func Mini(t testing.TB) *redis.Client {
 }
 
 // Real returns a client of a database of its own on the redis-server that the
-// tests of this process share. The database is emptied first.
+// tests of this process share. The database is emptied first. Scripts that were
+// loaded and Pub/Sub channels are the server's: other tests see them too.
 func Real(t testing.TB) *redis.Client {
 	t.Helper()
 	srv := shared(t)
@@ -53,6 +59,7 @@ func Real(t testing.TB) *redis.Client {
 	t.Cleanup(func() {
 		rdb.Close()
 		srv.databases <- db
+		srv.check(t)
 	})
 	if err := rdb.FlushDB(context.Background()).Err(); err != nil {
 		t.Fatalf("redistest: empty the database: %v", err)
@@ -66,8 +73,39 @@ type Server struct {
 	Socket string // path of its unix socket
 
 	args      []string
-	cmd       *exec.Cmd
 	databases chan int // those not in use, for the shared server
+
+	mu   sync.Mutex // guards the field below
+	proc *process   // the latest one
+}
+
+// process is one run of redis-server.
+type process struct {
+	cmd    *exec.Cmd
+	log    log
+	ended  chan struct{} // closed when it has ended
+	err    error         // how it ended; set before ended is closed
+	killed atomic.Bool   // whether Kill ended it
+}
+
+// log keeps what a server prints.
+type log struct {
+	mu  sync.Mutex // guards the field below
+	buf strings.Builder
+}
+
+func (l *log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+// tail returns the last lines.
+func (l *log) tail() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lines := strings.Split(strings.TrimSpace(l.buf.String()), "\n")
+	return strings.Join(lines[max(0, len(lines)-30):], "\n")
 }
 
 // NewServer starts a redis-server of the test's own, for tests that kill,
@@ -81,10 +119,27 @@ func NewServer(t testing.TB, args ...string) *Server {
 		t.Fatalf("redistest: %v", err)
 	}
 	t.Cleanup(func() {
+		s.check(t)
 		s.Kill()
 		os.RemoveAll(filepath.Dir(s.Socket))
 	})
 	return s
+}
+
+// check fails the test if the server has ended by itself, and says what it
+// printed: the test's own failures then tell only of refused connections.
+func (s *Server) check(t testing.TB) {
+	t.Helper()
+	p := s.running()
+	if t.Failed() { // perhaps because it is just ending
+		select {
+		case <-p.ended:
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	if err := p.died(); err != nil {
+		t.Errorf("redistest: %v", err)
+	}
 }
 
 // Client returns a new client, closed when the test ends.
@@ -95,48 +150,108 @@ func (s *Server) Client(t testing.TB) *redis.Client {
 	return rdb
 }
 
-// Kill ends the server with SIGKILL. Start brings it back.
+// Kill ends the server with SIGKILL and waits until it is gone. Start brings it
+// back. It may be paused, or ended already.
 func (s *Server) Kill() {
+	p := s.running()
+	p.killed.Store(true)
 	s.signal(syscall.SIGKILL)
-	_ = s.cmd.Wait() // "signal: killed", or already waited for
+	<-p.ended
 }
 
-// Pause stops the server's process (SIGSTOP) until Resume.
+// Pause stops the server's process (SIGSTOP) until Resume: connections stay, and
+// nothing is answered.
 func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
 
 // Resume continues a paused server.
 func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
 
-func (s *Server) signal(sig os.Signal) { _ = s.cmd.Process.Signal(sig) } // an ended process needs no signal
+func (s *Server) signal(sig os.Signal) {
+	_ = s.running().cmd.Process.Signal(sig) // an ended process needs no signal
+}
 
-// Start starts a killed server again, on the same socket and folder.
+func (s *Server) running() *process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proc
+}
+
+// Start starts a killed server again, on the same socket and folder, and
+// returns when it answers.
 func (s *Server) Start() error {
-	dir := filepath.Dir(s.Socket)
 	args := append([]string{
-		"--port", "0", "--unixsocket", s.Socket, "--dir", dir, "--save", "",
+		"--port", "0", "--unixsocket", s.Socket, "--dir", filepath.Dir(s.Socket), "--save", "",
 		"--daemonize", "no", "--databases", "64",
 	}, s.args...)
-	s.cmd = exec.Command("redis-server", args...)
-	s.cmd.SysProcAttr = diesWithParent()
-	var log strings.Builder
-	s.cmd.Stdout, s.cmd.Stderr = &log, &log
-	if err := s.cmd.Start(); err != nil {
+	p := &process{cmd: exec.Command("redis-server", args...), ended: make(chan struct{})}
+	p.cmd.SysProcAttr = diesWithParent()
+	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
+	started := make(chan error)
+	go func() {
+		// The signal that a parent's death sends comes when this thread ends. So it
+		// waits here with the process, and is nobody else's.
+		runtime.LockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = p.cmd.Wait()
+			close(p.ended)
+		}
+	}()
+	if err := <-started; err != nil {
 		return err
 	}
-	rdb := s.client(0)
-	defer rdb.Close()
-	deadline := time.Now().Add(10 * time.Second)
+	s.mu.Lock()
+	s.proc = p
+	s.mu.Unlock()
+
+	const limit = 20 * time.Second
+	deadline := time.After(limit)
 	for {
-		err := rdb.Ping(context.Background()).Err()
+		err := ping(s.Socket)
 		if err == nil {
 			return nil
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-p.ended:
+			return p.died()
+		case <-deadline:
 			s.Kill()
-			return fmt.Errorf("redis-server did not answer within 10s: %w\n%s", err, log.String())
+			return fmt.Errorf("redis-server did not answer within %v: %w\n%s", limit, err, p.log.tail())
+		case <-time.After(2 * time.Millisecond):
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// died returns an error if the process has ended otherwise than by Kill.
+func (p *process) died() error {
+	select {
+	case <-p.ended:
+	default:
+		return nil
+	}
+	if p.killed.Load() {
+		return nil
+	}
+	return fmt.Errorf("redis-server ended by itself (%v). Its last words:\n%s", p.err, p.log.tail())
+}
+
+// ping asks without a client, whose own retries would take longer.
+func ping(socket string) error {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(time.Second)) // fails only on a closed connection
+	if _, err := io.WriteString(conn, "PING\r\n"); err != nil {
+		return err
+	}
+	reply, err := bufio.NewReader(conn).ReadString('\n')
+	if err == nil && reply != "+PONG\r\n" {
+		err = fmt.Errorf("PING: %s", strings.TrimSpace(reply)) // such as LOADING
+	}
+	return err
 }
 
 func (s *Server) client(db int) *redis.Client {
@@ -207,6 +322,10 @@ func shared(t testing.TB) *Server {
 func Main(m *testing.M) {
 	code := m.Run()
 	if srv := sharedServer.srv; srv != nil {
+		if err := srv.running().died(); err != nil {
+			fmt.Fprintln(os.Stderr, "redistest:", err)
+			code = max(code, 1)
+		}
 		srv.Kill()
 		os.RemoveAll(filepath.Dir(srv.Socket))
 	}
