@@ -1,0 +1,243 @@
+package delayq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/keys"
+	"github.com/sidestep-go/sidestep/internal/script"
+	"github.com/sidestep-go/sidestep/listq"
+)
+
+// ErrRunning is returned by [Queue.Reschedule] for a request that is with a
+// worker, or dead.
+var ErrRunning = errors.New("delayq: the request is running or dead")
+
+// ErrUnknown is returned by [Queue.Reschedule] for a request that is not in the
+// queue.
+var ErrUnknown = errors.New("delayq: no such request")
+
+// Looker looks at locks. A [github.com/sidestep-go/sidestep/lock.Locker] is one.
+type Looker interface {
+	// Look tells whether the lock is held, and if so, for how much longer unless
+	// it is extended. In the same step it registers the queue, by its key, to be
+	// named to whoever releases the lock.
+	Look(ctx context.Context, name, queue string) (left time.Duration, held bool, err error)
+}
+
+// Queue is the delayed side of a [listq.Queue]. It is safe for concurrent use.
+// Make one with [New].
+type Queue struct {
+	list   *listq.Queue
+	script *script.Queue
+}
+
+// New returns the delay queue of a list queue: the two share their requests. It
+// panics if q is nil.
+func New(q *listq.Queue) *Queue {
+	if q == nil {
+		panic("delayq: New with a nil queue")
+	}
+	return &Queue{list: q, script: q.Script()}
+}
+
+// List returns the queue whose requests these are.
+func (q *Queue) List() *listq.Queue { return q.list }
+
+// Receipt is the promise that an accepted request will run.
+type Receipt struct {
+	// ID names the request.
+	ID string
+	// Due is when the request runs at the latest if its lock is then free, by the
+	// server's clock.
+	Due time.Time
+	// Duplicate tells that a request of this ID was accepted before: it was left
+	// as it is, and Due is of no meaning.
+	Duplicate bool
+}
+
+// ScheduleIn accepts a request that is due d from now by the server's clock. It
+// takes one round trip. See [listq.Queue.Push] for IDs and repetition.
+func (q *Queue) ScheduleIn(ctx context.Context, r *listq.Request, d time.Duration) (Receipt, error) {
+	if d < 0 {
+		return Receipt{}, fmt.Errorf("delayq: schedule in %q: %w: delay is negative (%v)", q.list.Name(), listq.ErrInvalid, d)
+	}
+	return q.accept(ctx, "schedule", r, script.In(d), q.script.Schedule)
+}
+
+// ScheduleAt accepts a request that is due at t by the server's clock; one in
+// the past is due at once. Otherwise it is [Queue.ScheduleIn].
+func (q *Queue) ScheduleAt(ctx context.Context, r *listq.Request, t time.Time) (Receipt, error) {
+	if t.UnixMilli() < 0 {
+		return Receipt{}, fmt.Errorf("delayq: schedule in %q: %w: time is before 1970 (%v)", q.list.Name(), listq.ErrInvalid, t)
+	}
+	return q.accept(ctx, "schedule", r, script.At(t), q.script.Schedule)
+}
+
+// Park accepts a request that met a held lock, in line for that lock (r.Lock,
+// not empty). Its lock is looked at when somebody says that it was released, and
+// after d at the latest. The caller must call [Queue.Register] afterwards: a release
+// that came before this call announced nothing.
+func (q *Queue) Park(ctx context.Context, r *listq.Request, d time.Duration) (Receipt, error) {
+	if r != nil && r.Lock == "" {
+		return Receipt{}, fmt.Errorf("delayq: park in %q: %w: the request names no lock", q.list.Name(), listq.ErrInvalid)
+	}
+	if d < 0 {
+		return Receipt{}, fmt.Errorf("delayq: park in %q: %w: delay is negative (%v)", q.list.Name(), listq.ErrInvalid, d)
+	}
+	return q.accept(ctx, "park", r, script.In(d), q.script.ParkNew)
+}
+
+func (q *Queue) accept(ctx context.Context, verb string, r *listq.Request, due script.Due,
+	fn func(context.Context, script.Entry, script.Due) (script.Code, time.Time, error),
+) (Receipt, error) {
+	e, err := q.list.Entry(r)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("delayq: %s in %q: %w", verb, q.list.Name(), err)
+	}
+	code, at, err := fn(ctx, e, due)
+	if err != nil {
+		return Receipt{ID: e.ID}, fmt.Errorf("delayq: %s in %q: %w", verb, q.list.Name(), err)
+	}
+	return Receipt{ID: e.ID, Due: at, Duplicate: code == script.Already}, nil
+}
+
+// ParkDelivery settles a delivery that met a held lock: it counts a deferral, and
+// the request stands in line for its lock, in the place it had. After
+// maxDeferrals (0: no limit) it is dead instead. The caller must call
+// [Queue.Register] afterwards. It returns the errors of [listq.Delivery].
+func (q *Queue) ParkDelivery(ctx context.Context, d *listq.Delivery, delay time.Duration, maxDeferrals int) error {
+	if d.Lock == "" {
+		return fmt.Errorf("delayq: park in %q: %w: the request names no lock", q.list.Name(), listq.ErrInvalid)
+	}
+	return d.Settle(ctx, "park", func(ctx context.Context, s *script.Queue, l script.Lease) (script.Code, []script.Buried, error) {
+		return s.Park(ctx, l, delay, maxDeferrals)
+	})
+}
+
+// DelayDelivery settles a delivery that is to wait out its whole delay: it counts
+// a deferral, and the request is due after delay, out of its lock's line
+// meanwhile. After maxDeferrals (0: no limit) it is dead instead. It returns the
+// errors of [listq.Delivery].
+func (q *Queue) DelayDelivery(ctx context.Context, d *listq.Delivery, delay time.Duration, maxDeferrals int) error {
+	return d.Settle(ctx, "delay", func(ctx context.Context, s *script.Queue, l script.Lease) (script.Code, []script.Buried, error) {
+		return s.Nack(ctx, l, delay, script.Deferral, maxDeferrals, false, "deferred")
+	})
+}
+
+// Register closes the gap between meeting a held lock and parking. It looks at the
+// lock and registers the queue with it, in one step: its release will then tell.
+// If the lock is free by now, the oldest request in line gets its turn at once.
+func (q *Queue) Register(ctx context.Context, looker Looker, lock string) error {
+	_, held, err := looker.Look(ctx, lock, q.list.Key())
+	if err != nil {
+		return fmt.Errorf("delayq: look at lock %q for %q: %w", lock, q.list.Name(), err)
+	}
+	if held {
+		return nil
+	}
+	return q.Hint(ctx, lock)
+}
+
+// Hint tells the queue that a lock may be free. It may be repeated.
+func (q *Queue) Hint(ctx context.Context, lock string) error { return q.list.Promote(ctx, lock) }
+
+// HintKey is [Queue.Hint] for the queue with the given key, as a lock names it
+// to its releaser ([listq.Queue.Key]), without knowing more of it.
+func HintKey(ctx context.Context, rdb redis.UniversalClient, key, lock string) error {
+	_, _, err := script.New(rdb, keys.Of(key)).Promote(ctx, lock)
+	if err != nil {
+		return fmt.Errorf("delayq: promote %q in %s: %w", lock, key, err)
+	}
+	return nil
+}
+
+// Probe answers a probe that is due: it looks at the lock; if that is free, the
+// oldest request in line gets its turn; else the probe is due again when the
+// holder's TTL has passed. An error is not final: the probe is due again anyway.
+func (q *Queue) Probe(ctx context.Context, looker Looker, lock string) error {
+	left, held, err := looker.Look(ctx, lock, q.list.Key())
+	if err != nil {
+		return fmt.Errorf("delayq: look at lock %q for %q: %w", lock, q.list.Name(), err)
+	}
+	if !held {
+		return q.Hint(ctx, lock)
+	}
+	left += rand.N(10*time.Millisecond) + time.Millisecond
+	if err := q.script.Rearm(ctx, lock, left); err != nil {
+		return fmt.Errorf("delayq: set the probe of %q in %q: %w", lock, q.list.Name(), err)
+	}
+	return nil
+}
+
+// Cancel drops a request, wherever it is, and tells whether it was there. A
+// handler that runs it learns so when its lease is next renewed, or settled:
+// [listq.ErrStale].
+func (q *Queue) Cancel(ctx context.Context, id string) (bool, error) {
+	if err := listq.CheckID(id); err != nil {
+		return false, fmt.Errorf("delayq: cancel: %w", err)
+	}
+	code, buried, err := q.script.Cancel(ctx, q.list.Resend(), id)
+	if err != nil {
+		return false, fmt.Errorf("delayq: cancel %q in %q: %w", id, q.list.Name(), err)
+	}
+	q.list.Settled(ctx, buried)
+	return code == script.Done, nil
+}
+
+// Reschedule makes a request that no worker has due d from now, whatever it
+// waited for. It returns [ErrUnknown] and [ErrRunning] where that cannot be.
+func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Receipt, error) {
+	if err := listq.CheckID(id); err != nil {
+		return Receipt{}, fmt.Errorf("delayq: reschedule: %w", err)
+	}
+	if d < 0 {
+		return Receipt{}, fmt.Errorf("delayq: reschedule %q: %w: delay is negative (%v)", id, listq.ErrInvalid, d)
+	}
+	code, at, buried, err := q.script.Reschedule(ctx, id, script.In(d), uuid.NewString())
+	if err != nil {
+		return Receipt{}, fmt.Errorf("delayq: reschedule %q in %q: %w", id, q.list.Name(), err)
+	}
+	q.list.Settled(ctx, buried)
+	switch code {
+	case script.Stale:
+		return Receipt{}, fmt.Errorf("%w: %q in %q", ErrUnknown, id, q.list.Name())
+	case script.Refused:
+		return Receipt{}, fmt.Errorf("%w: %q in %q", ErrRunning, id, q.list.Name())
+	}
+	return Receipt{ID: id, Due: at}, nil
+}
+
+// Promote makes a request that no worker has due now. It still takes its lock
+// like everyone. Otherwise it is [Queue.Reschedule].
+func (q *Queue) Promote(ctx context.Context, id string) (Receipt, error) {
+	return q.Reschedule(ctx, id, 0)
+}
+
+// Run is a claimer without workers: until ctx ends, it moves what is due onto
+// the LIST and answers probes with looker, or, if that is nil, by promoting.
+// Consumers do so by themselves; Run serves where they are elsewhere. Faults of
+// Redis are logged to log (nil: not at all) and tried again. It returns nil.
+func (q *Queue) Run(ctx context.Context, looker Looker, log *slog.Logger) error {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return q.list.Move(ctx, func(ctx context.Context, lock string) {
+		var err error
+		if looker != nil {
+			err = q.Probe(ctx, looker, lock)
+		} else {
+			err = q.Hint(ctx, lock)
+		}
+		if err != nil {
+			log.WarnContext(ctx, "a probe failed; it will be due again", "queue", q.list.Name(), "lock", lock, "error", err)
+		}
+	})
+}

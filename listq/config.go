@@ -1,0 +1,99 @@
+package listq
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Config of a [Queue]. The zero value is good. All processes that use a queue
+// should use the same.
+type Config struct {
+	// DeadAge is how long dead requests are kept. Defaults to 90 days; negative: for ever.
+	DeadAge time.Duration
+	// Hooks are told what happens. Defaults to none.
+	Hooks Hooks
+	// Lease is how long a claimed request stays its worker's without a sign of
+	// life: the time after which a dead process's requests run again. Consume
+	// renews leases every third of it. Defaults to 30 s; at least 100 ms.
+	Lease time.Duration
+	// Logger is told of faults that the queue deals with by itself, such as a
+	// lost connection. Defaults to none.
+	Logger *slog.Logger
+	// MaxDead is how many dead requests are kept, the newest. Defaults to
+	// 10,000; negative: no limit.
+	MaxDead int
+	// MaxDeliveries is how often a request may be claimed before the end of its
+	// lease makes it dead: the cap on requests that kill their workers. Defaults
+	// to 20; negative: no limit.
+	MaxDeliveries int
+	// MaxPayload is the largest payload accepted, in bytes. Defaults to 1 MiB;
+	// negative: no limit but Redis's own.
+	MaxPayload int
+	// Poll is the safety poll of consumers: the latest that a request is noticed
+	// when the process that should have said so died just then. It is jittered
+	// by a tenth. Defaults to 2 s; at least 10 ms.
+	Poll time.Duration
+	// PollOnly makes consumers do without blocking commands, for proxies that
+	// forbid them. A request is then noticed within Poll.
+	PollOnly bool
+	// Prefix begins all keys of the queue in Redis. Defaults to "sidestep:".
+	Prefix string
+	// Resend is how long the ids of finished requests are remembered, so that a
+	// Push whose command is sent again does not run a finished request again. It
+	// should exceed the time in which the Redis client gives up. Defaults to 60 s;
+	// negative: not at all.
+	Resend time.Duration
+}
+
+// Hooks are called from the goroutine in which the thing happens. They must not
+// block. Nil ones are not called.
+type Hooks struct {
+	// Dead is called by the process whose command moved a request to the dead.
+	Dead func(ctx context.Context, e DeadEvent)
+	// Stale is called when a worker finds that its request is no longer its own:
+	// the lease passed to another, or the request was cancelled.
+	Stale func(ctx context.Context, d *Delivery)
+	// Panic is called after a handler's panic was recovered.
+	Panic func(ctx context.Context, d *Delivery, value any, stack []byte)
+}
+
+// DeadEvent tells of a request that will not run unless it is revived.
+type DeadEvent struct {
+	Queue, ID string
+	Reason    string
+}
+
+func (c Config) withDefaults() Config {
+	def(&c.DeadAge, 90*24*time.Hour)
+	def(&c.Lease, 30*time.Second)
+	def(&c.MaxDead, 10_000)
+	def(&c.MaxDeliveries, 20)
+	def(&c.MaxPayload, 1<<20)
+	def(&c.Poll, 2*time.Second)
+	def(&c.Resend, time.Minute)
+	if c.Prefix == "" {
+		c.Prefix = "sidestep:"
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Lease < 100*time.Millisecond {
+		panic(fmt.Sprintf("listq: Config.Lease is %v, less than 100ms", c.Lease))
+	}
+	if c.Poll < 10*time.Millisecond {
+		panic(fmt.Sprintf("listq: Config.Poll is %v, less than 10ms", c.Poll))
+	}
+	c.DeadAge = max(c.DeadAge, 0)
+	c.MaxDead = max(c.MaxDead, 0)
+	c.MaxDeliveries = max(c.MaxDeliveries, 0)
+	c.Resend = max(c.Resend, 0)
+	return c
+}
+
+func def[T ~int | ~int64](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}

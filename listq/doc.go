@@ -1,0 +1,40 @@
+// Package listq is a reliable queue on a Redis LIST: the normal path of
+// asynchronous requests.
+//
+//	q := listq.New(rdb, "mail", listq.Config{})
+//	err := q.Push(ctx, &listq.Request{Task: "welcome", Payload: body})
+//	...
+//	err = q.Consume(ctx, listq.ConsumeConfig{Workers: 8},
+//		func(ctx context.Context, d *listq.Delivery) error { return send(ctx, d.Payload) })
+//
+// # Delivery
+//
+// A request is delivered at least once. [Queue.Consume] claims it under a lease,
+// which it renews while the handler runs; nil from the handler acknowledges it,
+// an error brings it back after a backoff. When a process dies, the leases of
+// what it had claimed end, and its requests run again, within one lease and
+// without the death counting as an attempt. A worker whose lease has passed to
+// another can change nothing more: every settlement carries the lease's token.
+//
+// A command that go-redis sends again after a lost reply changes nothing twice.
+// So a Push that failed may be repeated with the same request: its ID is known.
+//
+// Three counters are kept apart. Deliveries count claims by a worker, attempts
+// count failures of the handler, deferrals count the times that the request met
+// a held lock (package delayq). Each can be capped; a request that reaches a cap
+// moves to the dead, with the reason, and [Queue.Revive] brings it back.
+//
+// # Order
+//
+// Requests run in the order of Push, as far as workers are free. Requests that
+// name a Lock run one at a time per lock, in order: claim passes over those
+// whose lock has an earlier request of this queue in flight, so that no worker
+// waits. That is order, not exclusion: a lease can end under a running handler.
+// For exclusion take the lock itself, as package sidestep does.
+//
+// # Waiting
+//
+// An idle consumer sends less than one command a second. Somebody's Push wakes
+// it through a blocking pop of a token on a connection of its own; what is due
+// at a time is timed by a local timer, of one process at a time.
+package listq

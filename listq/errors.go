@@ -1,0 +1,20 @@
+package listq
+
+import "errors"
+
+// ErrStale is returned by the methods that settle a [Delivery] when the request
+// is no longer this worker's: its lease ended and passed to another, or it was
+// cancelled. It is also the cause with which a handler's context ends then.
+var ErrStale = errors.New("listq: the request is no longer this worker's")
+
+// ErrSettled is returned by the methods that settle a [Delivery] which has been
+// settled before.
+var ErrSettled = errors.New("listq: the delivery is already settled")
+
+// ErrDraining is the cause with which a handler's context ends when Consume
+// stops and the handler has not returned within the drain timeout.
+var ErrDraining = errors.New("listq: draining")
+
+// ErrInvalid is returned for a request, id or name that cannot be used, before
+// anything is sent to Redis. The error's text names the argument.
+var ErrInvalid = errors.New("invalid argument")

@@ -1,0 +1,192 @@
+package listq
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/keys"
+	"github.com/sidestep-go/sidestep/internal/script"
+)
+
+// Queue is a queue in Redis. It is safe for concurrent use. Make one with [New].
+type Queue struct {
+	name   string
+	cfg    Config
+	script *script.Queue
+	feed   script.Feed
+
+	mu     sync.Mutex // held while a claim is under way; guards the fields below
+	claims int64      // made and answered
+	sent   time.Time  // when the next one was first sent; zero: it was not
+}
+
+// New returns the queue of that name on rdb. It sends nothing. It panics if rdb
+// is nil, name is empty, over 255 bytes, or has a brace or a control character,
+// or a value of cfg is out of its range.
+func New(rdb redis.UniversalClient, name string, cfg Config) *Queue {
+	if rdb == nil {
+		panic("listq: New with a nil client")
+	}
+	if name == "" || len(name) > 255 || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == '{' || r == '}' || r == 0x7f }) {
+		panic(fmt.Sprintf("listq: New with the queue name %q: it must have 1 to 255 bytes, no brace and no control character", name))
+	}
+	cfg = cfg.withDefaults()
+	return &Queue{
+		name:   name,
+		cfg:    cfg,
+		script: script.New(rdb, keys.Of(keys.Base(cfg.Prefix, name))),
+		feed: script.Feed{
+			Feeder: feederID(), Lease: cfg.Lease, MaxDeliveries: cfg.MaxDeliveries, Slack: 250 * time.Millisecond,
+			MaxDead: cfg.MaxDead, DeadAge: cfg.DeadAge, ProbeAgain: time.Second,
+		},
+	}
+}
+
+// feederID is short, since it is part of every lease's token.
+func feederID() string { return strings.ReplaceAll(uuid.NewString(), "-", "")[:16] }
+
+// Name returns the queue's name.
+func (q *Queue) Name() string { return q.name }
+
+// Key returns what all keys of the queue in Redis begin with. It names the queue
+// among all that wait for one lock.
+func (q *Queue) Key() string { return q.script.Keys().Base() }
+
+// Script returns the queue's scripts, for package delayq.
+func (q *Queue) Script() *script.Queue { return q.script }
+
+// Entry checks a request and returns it in the form that the scripts take, for
+// package delayq. It sets r.ID if that is empty.
+func (q *Queue) Entry(r *Request) (script.Entry, error) { return q.entry(r) }
+
+// Resend returns how long finished ids are remembered, for package delayq.
+func (q *Queue) Resend() time.Duration { return q.cfg.Resend }
+
+// Push appends requests to the queue, in order and all or none, in one round
+// trip, and sets the ID of those that have none. It returns how many were new:
+// one whose ID is in the queue, or was finished less than [Config.Resend] ago,
+// is left as it is. At most 128 requests; none is no error.
+//
+// After an error of the network the requests may have been accepted; to push
+// them again is safe, as they have their IDs now.
+func (q *Queue) Push(ctx context.Context, reqs ...*Request) (added int, err error) {
+	if len(reqs) == 0 {
+		return 0, nil
+	}
+	if len(reqs) > script.Bound {
+		return 0, fmt.Errorf("listq: push to %q: %w: %d requests, more than %d", q.name, ErrInvalid, len(reqs), script.Bound)
+	}
+	entries := make([]script.Entry, len(reqs))
+	for i, r := range reqs {
+		if entries[i], err = q.entry(r); err != nil {
+			return 0, fmt.Errorf("listq: push to %q: %w", q.name, err)
+		}
+	}
+	codes, err := q.script.Push(ctx, entries)
+	if err != nil {
+		return 0, fmt.Errorf("listq: push to %q: %w", q.name, err)
+	}
+	for _, c := range codes {
+		if c == script.Done {
+			added++
+		}
+	}
+	return added, nil
+}
+
+// Claimed is what a [Queue.Claim] brought.
+type Claimed struct {
+	Deliveries []*Delivery
+	// Probes are locks with requests in line, of which nobody has said for a
+	// while whether they are free: package delayq looks at them.
+	Probes []string
+	// Wait is how long until something is due; negative: nothing is.
+	Wait time.Duration
+	// More says that requests were left in the queue.
+	More bool
+}
+
+// Claim leases up to n requests, at most 128, to the caller, in one round trip,
+// and brings back what is due: expired leases and delayed requests. It does not
+// wait: no request is no error. n = 0 only brings back.
+//
+// Most callers want [Queue.Consume] instead. Those who claim by themselves
+// extend the leases, and settle each delivery by Ack, Nack or Requeue. Claims of
+// one Queue run one after another. After an error of the network, the next call
+// returns what the lost reply held.
+func (q *Queue) Claim(ctx context.Context, n int) (Claimed, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.sent.IsZero() && n > 0 {
+		q.sent = time.Now()
+	}
+	sent := q.sent // of a lost claim that is sent again: then its leases began
+	c, err := q.script.Claim(ctx, &q.feed, q.claims+1, max(n, 0))
+	if err != nil {
+		return Claimed{}, fmt.Errorf("listq: claim from %q: %w", q.name, err)
+	}
+	token := q.feed.Token(q.claims + 1)
+	if n > 0 {
+		q.claims++
+		q.sent = time.Time{}
+	}
+	out := Claimed{Probes: c.Probes, Wait: c.Wait, More: c.More}
+	q.dead(ctx, c.Buried)
+	for _, it := range c.Items {
+		d := &Delivery{
+			Deliveries: it.Deliveries, Attempts: it.Attempts, Deferrals: it.Deferrals, Accepted: it.Accepted,
+			queue: q, lease: script.Lease{ID: it.ID, Token: token},
+		}
+		d.until.Store(sent.Add(q.cfg.Lease).UnixNano())
+		if d.Request, err = decode(it.ID, it.Body); err != nil {
+			if err := d.Bury(ctx, "undecodable: "+err.Error()); err != nil {
+				q.cfg.Logger.WarnContext(ctx, "an undecodable request could not be buried", "queue", q.name, "id", it.ID, "error", err)
+			}
+			continue
+		}
+		out.Deliveries = append(out.Deliveries, d)
+	}
+	return out, nil
+}
+
+// Promote tells the queue that a lock may be free: its oldest request in line
+// gets its turn, unless another has it. It is a hint and may be repeated.
+func (q *Queue) Promote(ctx context.Context, lock string) error {
+	_, buried, err := q.script.Promote(ctx, lock)
+	if err != nil {
+		return fmt.Errorf("listq: promote %q in %q: %w", lock, q.name, err)
+	}
+	q.dead(ctx, buried)
+	return nil
+}
+
+// Revive makes a dead request start anew, at the tail of the queue and with its
+// counters at zero. It returns false if there is no dead request of that ID.
+func (q *Queue) Revive(ctx context.Context, id string) (bool, error) {
+	if err := CheckID(id); err != nil {
+		return false, fmt.Errorf("listq: revive: %w", err)
+	}
+	code, err := q.script.Revive(ctx, id, feederID())
+	if err != nil {
+		return false, fmt.Errorf("listq: revive %q in %q: %w", id, q.name, err)
+	}
+	return code == script.Done || code == script.Already, nil
+}
+
+func (q *Queue) dead(ctx context.Context, buried []script.Buried) {
+	if q.cfg.Hooks.Dead == nil {
+		return
+	}
+	for _, b := range buried {
+		q.cfg.Hooks.Dead(ctx, DeadEvent{Queue: q.name, ID: b.ID, Reason: b.Reason})
+	}
+}
+
+// Settled reports requests that a script of package delayq buried to the hook.
+func (q *Queue) Settled(ctx context.Context, buried []script.Buried) { q.dead(ctx, buried) }

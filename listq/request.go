@@ -1,0 +1,162 @@
+package listq
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/sidestep-go/sidestep/internal/script"
+)
+
+// Request is work to be done.
+type Request struct {
+	// ID names the request, for cancelling it and for recognising it when it is
+	// pushed twice: 1 to 255 bytes without control characters. If empty, the
+	// method that accepts the request sets it to a new UUID (version 7).
+	ID string
+	// Task says what is to be done, in the application's words. May be empty.
+	Task string
+	// Lock names the lock that the work needs: at most 1 KiB, without NUL. Requests
+	// with the same lock run one at a time, in order. Empty: none.
+	Lock string
+	// Payload is passed on as it is.
+	Payload []byte
+	// Headers are passed on as they are, such as a trace context. May be nil.
+	Headers map[string]string
+	// MaxWait is how long the request may stand in line for its lock before it is
+	// dead. 0: for ever.
+	MaxWait time.Duration
+}
+
+// Entry checks a request, gives it an ID if it has none, and returns it in the
+// form in which it is stored.
+func (q *Queue) entry(r *Request) (script.Entry, error) {
+	if r == nil {
+		return script.Entry{}, fmt.Errorf("%w: nil request", ErrInvalid)
+	}
+	if r.ID == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return script.Entry{}, fmt.Errorf("make an id: %w", err)
+		}
+		r.ID = id.String()
+	}
+	if err := CheckID(r.ID); err != nil {
+		return script.Entry{}, err
+	}
+	if err := CheckLock(r.Lock); err != nil {
+		return script.Entry{}, err
+	}
+	if limit := q.cfg.MaxPayload; limit > 0 && len(r.Payload) > limit {
+		return script.Entry{}, fmt.Errorf("%w: payload of %d bytes, more than MaxPayload (%d)", ErrInvalid, len(r.Payload), limit)
+	}
+	if r.MaxWait < 0 {
+		return script.Entry{}, fmt.Errorf("%w: MaxWait is negative (%v)", ErrInvalid, r.MaxWait)
+	}
+	return script.Entry{ID: r.ID, Body: encode(r), Lock: r.Lock, MaxWait: r.MaxWait}, nil
+}
+
+// CheckID returns an error that matches [ErrInvalid] unless id can be a
+// request's ID.
+func CheckID(id string) error {
+	switch {
+	case id == "":
+		return fmt.Errorf("%w: empty id", ErrInvalid)
+	case len(id) > 255:
+		return fmt.Errorf("%w: id of %d bytes, more than 255", ErrInvalid, len(id))
+	case strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Errorf("%w: id %q has a control character", ErrInvalid, id)
+	}
+	return nil
+}
+
+// CheckLock returns an error that matches [ErrInvalid] unless lock can be a
+// request's lock. Empty is valid.
+func CheckLock(lock string) error {
+	switch {
+	case len(lock) > 1024:
+		return fmt.Errorf("%w: lock name of %d bytes, more than 1024", ErrInvalid, len(lock))
+	case strings.Contains(lock, "\x00"):
+		return fmt.Errorf("%w: lock name %q has a NUL", ErrInvalid, lock)
+	}
+	return nil
+}
+
+// The stored form: a version byte; task, lock, and the number of headers with
+// each name and value, all with their lengths; then the payload.
+const version = 1
+
+func encode(r *Request) string {
+	b := make([]byte, 0, 16+len(r.Task)+len(r.Lock)+len(r.Payload))
+	b = append(b, version)
+	text := func(s string) {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	text(r.Task)
+	text(r.Lock)
+	b = binary.AppendUvarint(b, uint64(len(r.Headers)))
+	names := make([]string, 0, len(r.Headers))
+	for name := range r.Headers {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		text(name)
+		text(r.Headers[name])
+	}
+	b = append(b, r.Payload...)
+	return string(b)
+}
+
+var errTruncated = errors.New("request is truncated")
+
+func decode(id, body string) (Request, error) {
+	r := Request{ID: id}
+	if body == "" {
+		return r, errTruncated
+	}
+	if body[0] != version {
+		return r, fmt.Errorf("request has version %d, this program knows %d", body[0], version)
+	}
+	b := []byte(body[1:])
+	ok := true
+	size := func() uint64 {
+		n, used := binary.Uvarint(b)
+		if used <= 0 {
+			ok = false
+			return 0
+		}
+		b = b[used:]
+		return n
+	}
+	text := func() string {
+		n := size()
+		if !ok || n > uint64(len(b)) {
+			ok = false
+			return ""
+		}
+		s := string(b[:n])
+		b = b[n:]
+		return s
+	}
+	r.Task = text()
+	r.Lock = text()
+	if n := size(); n > 0 && ok {
+		r.Headers = make(map[string]string)
+		for ; n > 0 && ok; n-- {
+			name := text()
+			r.Headers[name] = text()
+		}
+	}
+	if !ok {
+		return Request{ID: id}, errTruncated
+	}
+	r.Payload = b
+	return r, nil
+}
