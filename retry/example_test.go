@@ -1,6 +1,7 @@
 package retry_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -14,20 +15,26 @@ func Example() {
 	taken := errors.New("taken")
 	try := func() error { return taken } // it never works here
 
-	start := time.Now()
-	var err error
-	for attempt := 1; ; attempt++ {
-		if err = try(); err == nil {
-			break
+	loop := func(ctx context.Context) error {
+		start := time.Now()
+		for attempt := 1; ; attempt++ {
+			err := try()
+			if err == nil {
+				return nil
+			}
+			delay, ok := backoff.Next(attempt, time.Since(start))
+			if !ok {
+				return err
+			}
+			fmt.Println("try", attempt, err, "- wait", delay)
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(delay):
+			}
 		}
-		delay, ok := backoff.Next(attempt, time.Since(start))
-		if !ok {
-			break
-		}
-		fmt.Println("try", attempt, err, "- wait", delay)
-		time.Sleep(delay) // or select on a context
 	}
-	fmt.Println("gave up:", err)
+	fmt.Println("gave up:", loop(context.Background()))
 	// Output:
 	// try 1 taken - wait 1ms
 	// try 2 taken - wait 2ms

@@ -84,7 +84,6 @@ type process struct {
 	cmd    *exec.Cmd
 	log    log
 	ended  chan struct{} // closed when it has ended
-	err    error         // how it ended; set before ended is closed
 	killed atomic.Bool   // whether Kill ended it
 }
 
@@ -194,7 +193,7 @@ func (s *Server) Start() error {
 		err := p.cmd.Start()
 		started <- err
 		if err == nil {
-			p.err = p.cmd.Wait()
+			_ = p.cmd.Wait() // cmd.ProcessState says how it ended
 			close(p.ended)
 		}
 	}()
@@ -233,7 +232,7 @@ func (p *process) died() error {
 	if p.killed.Load() {
 		return nil
 	}
-	return fmt.Errorf("redis-server ended by itself (%v). Its last words:\n%s", p.err, p.log.tail())
+	return fmt.Errorf("redis-server ended by itself (%v). Its last words:\n%s", p.cmd.ProcessState, p.log.tail())
 }
 
 // ping asks without a client, whose own retries would take longer.
