@@ -1,0 +1,2 @@
+// Package lock keeps leases on names in Redis.
+package lock

@@ -1,0 +1,134 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+var (
+	// ErrLocked is returned by TryAcquire, Acquire, Do and TryDo, always in the
+	// form of a *LockedError, when another holds the lock.
+	ErrLocked = errors.New("lock: held by another")
+
+	// ErrNotHeld is returned by Extend, Release, Hold, Do and TryDo when the
+	// lock was lost: its lease ran out, or another took it. It is also the
+	// cause with which the context of a held section ends.
+	ErrNotHeld = errors.New("lock: not held")
+
+	// ErrClosed is returned by the acquiring methods of a Locker after Close,
+	// and by those that were waiting when it was closed.
+	ErrClosed = errors.New("lock: locker is closed")
+
+	// ErrUnavailable is returned by every method that talks to Redis, always in
+	// the form of an *UnavailableError, when Redis gave no usable answer.
+	ErrUnavailable = errors.New("lock: redis is unavailable")
+
+	// ErrAmbiguous is returned, in the form of an *UnavailableError with Sent
+	// set, when the command may have run although no answer came. The Locker
+	// gives back in the background what such a call may have taken.
+	ErrAmbiguous = errors.New("lock: outcome is unknown")
+
+	// ErrInvalid is returned for an argument that no call can succeed with; the
+	// error's text names the argument. Nothing was sent.
+	ErrInvalid = errors.New("lock: invalid argument")
+)
+
+// errMaxHold is the cause when MaxHold ended a section.
+var errMaxHold = fmt.Errorf("%w: held for longer than MaxHold", ErrNotHeld)
+
+// errLate says that an answer came after the lease it speaks of had run out.
+var errLate = errors.New("the answer came later than the lease lasts")
+
+// LockedError says who holds a lock. It matches [ErrLocked].
+type LockedError struct {
+	Key   string // the lock's key: prefix and name
+	Owner string // the holder's label; "" if a client of another library holds it
+
+	// RetryAfter is a hint: how much of the holder's lease was left. A holder
+	// that extends its lease keeps the lock for longer, one that releases it
+	// for less. 0 means that the lease has no end or that it is not known.
+	RetryAfter time.Duration
+}
+
+// Error implements error.
+func (e *LockedError) Error() string {
+	owner := e.Owner
+	if owner == "" {
+		owner = "an unknown owner"
+	}
+	return fmt.Sprintf("lock: %q is held by %s", e.Key, owner)
+}
+
+// Is reports whether target is [ErrLocked].
+func (e *LockedError) Is(target error) bool { return target == ErrLocked }
+
+// UnavailableError says that Redis could not be asked, or did not answer in
+// time, or answered with an error. It matches [ErrUnavailable] and, if the
+// command may have run, [ErrAmbiguous]; it never matches [ErrLocked].
+type UnavailableError struct {
+	Op   string // "acquire", "extend", "release", "look", "inspect" or "revoke"
+	Key  string // the lock's key: prefix and name
+	Sent bool   // the command may have run: it was sent, and no answer came
+	Err  error  // the cause, as go-redis reported it
+}
+
+// Error implements error.
+func (e *UnavailableError) Error() string {
+	return fmt.Sprintf("lock: %s %q: %v", e.Op, e.Key, e.Err)
+}
+
+// Is reports whether target is [ErrUnavailable] or, if Sent, [ErrAmbiguous].
+func (e *UnavailableError) Is(target error) bool {
+	return target == ErrUnavailable || e.Sent && target == ErrAmbiguous
+}
+
+// Unwrap returns the cause.
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// unavailable wraps an error of go-redis.
+func unavailable(op, key string, err error) *UnavailableError {
+	return &UnavailableError{Op: op, Key: key, Sent: maybeRan(err), Err: err}
+}
+
+// maybeRan reports whether a command that failed with err may have run. An
+// error reply, a failed dial and a full pool are definite: it did not.
+func maybeRan(err error) bool {
+	var reply redis.Error
+	if errors.As(err, &reply) {
+		return false
+	}
+	if errors.Is(err, redis.ErrClosed) || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) {
+		return false
+	}
+	var op *net.OpError
+	return !errors.As(err, &op) || op.Op != "dial"
+}
+
+// mayHold reports whether a failed acquire is worth a release. It says yes more
+// often than maybeRan: the last of several attempts may have failed to dial
+// after an earlier one was sent.
+func mayHold(err error) bool {
+	var reply redis.Error
+	return !errors.As(err, &reply) && !errors.Is(err, redis.ErrClosed)
+}
+
+// cutShort is the error of a call that ended because its context did. held is
+// nil if nobody is known to hold the lock.
+func cutShort(ctx context.Context, key string, held *LockedError) error {
+	if held == nil {
+		return fmt.Errorf("lock: acquire %q: %w", key, context.Cause(ctx))
+	}
+	return fmt.Errorf("lock: waiting for %q: %w (%w)", key, context.Cause(ctx), held)
+}
+
+// cutOff is the error of a single command whose context ended.
+func cutOff(ctx context.Context, op string, k *keys) error {
+	return fmt.Errorf("lock: %s %q: %w", op, k.lock, context.Cause(ctx))
+}
+
+func invalid(what string) error { return fmt.Errorf("%w: %s", ErrInvalid, what) }

@@ -1,0 +1,68 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Hold runs fn while a watchdog extends the lease, every third of it, and then
+// releases the lock; also if fn panics, or if ctx has ended.
+//
+// The context given to fn ends when ctx does, and, with the cause [ErrNotHeld],
+// when the lock is lost: at the latest when the lease runs out by the local
+// clock, which needs no answer from Redis and is before anyone else can have the
+// lock. fn has to heed it; nothing else stops a function that has lost its lock.
+// It ends as well when Config.MaxHold is over.
+//
+// Hold returns fn's error. If the lock was lost before fn returned, the error
+// matches ErrNotHeld too, also if fn's was nil. That Redis did not answer to the
+// release is no error: what fn did was covered. If ctx has ended before, or the
+// lock is lost, fn is not called.
+func (lk *Lock) Hold(ctx context.Context, fn func(ctx context.Context) error) (err error) {
+	if fn == nil {
+		return invalid("fn is nil")
+	}
+	ls, l := lk.ls, lk.ls.l
+	if ctx.Err() != nil {
+		_ = lk.Release(ctx) // what it cannot release it has released in the background
+		return cutOff(ctx, "hold", &ls.keys)
+	}
+	held, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+
+	l.mu.Lock()
+	if ls.cur == lk && past(ls.deadline) {
+		ls.lapse(ErrNotHeld)
+	}
+	if ls.cur != lk || lk.cancel != nil {
+		err := lk.notHeld("hold")
+		l.unlock()
+		return err
+	}
+	lk.ctx, lk.cancel = held, cancel
+	if l.cfg.MaxHold > 0 {
+		ls.limit = time.Now().Add(l.cfg.MaxHold)
+	}
+	ls.arm()
+	l.dog.add(ls)
+	l.unlock()
+
+	defer func() {
+		l.mu.Lock()
+		if ls.cur == lk {
+			ls.check() // its timer may be late
+		}
+		lost := lk.cause
+		l.unlock()
+		switch rel := lk.Release(ctx); {
+		case lost != nil:
+			err = errors.Join(err, lost)
+		case errors.Is(rel, ErrNotHeld):
+			err = errors.Join(err, rel)
+		case rel != nil:
+			l.cfg.Logger.Warn("lock: release got no answer", "key", ls.keys.lock, "error", rel)
+		}
+	}()
+	return fn(held)
+}

@@ -1,0 +1,129 @@
+package lock
+
+import (
+	"context"
+	"time"
+)
+
+// lease is one token's hold on a key, real or hoped for. A try has one of its
+// own; a ticket of a slot passes its lease from section to section. The fields
+// of the first group never change; the others are guarded by Locker.mu.
+type lease struct {
+	l     *Locker
+	keys  keys
+	value string // token, space, owner label
+	tk    *ticket
+
+	entry    string        // in the line, from the first join on
+	ttl      time.Duration // to extend by: that of the section's caller
+	granted  time.Duration // length of the last lease: the TTL, or a claim lease
+	since    time.Time     // from when that counts
+	deadline time.Time     // until when the lock is ours
+	limit    time.Time     // until when the section may hold it; zero: no limit
+	cur      *Lock         // the section inside; nil: none
+	over     bool          // released, lost or given up: never to be extended again
+	timer    *time.Timer   // at deadline or limit, if somebody needs to know
+	watch    watch
+}
+
+// drift is what a lease counts for less, because clocks run at different rates
+// and Redis counts in milliseconds.
+func drift(d time.Duration) time.Duration { return d/100 + 2*time.Millisecond }
+
+// validUntil is the local deadline of a lease that was asked for at sent.
+func validUntil(sent time.Time, d time.Duration) time.Time { return sent.Add(d - drift(d)) }
+
+// until is how long it is to t, by the clock that says less: the monotonic one
+// stands still while the machine sleeps, and the wall clock may be set back.
+func until(t time.Time) time.Duration {
+	now := time.Now()
+	return min(t.Sub(now), t.Round(0).Sub(now.Round(0)))
+}
+
+// past reports whether t has come, by either clock.
+func past(t time.Time) bool { return until(t) <= 0 }
+
+// extended takes in an answer that came in time.
+func (ls *lease) extended(sent time.Time, d time.Duration) {
+	if t := validUntil(sent, d); t.After(ls.deadline) {
+		ls.deadline, ls.granted, ls.since = t, d, sent
+	}
+	if ls.timer != nil {
+		ls.arm()
+	}
+}
+
+// arm makes sure that the end of the lease is noticed at once.
+func (ls *lease) arm() {
+	d := until(ls.deadline)
+	if !ls.limit.IsZero() {
+		d = min(d, until(ls.limit))
+	}
+	if ls.timer == nil {
+		ls.timer = time.AfterFunc(d, ls.ring)
+		return
+	}
+	ls.timer.Reset(d)
+}
+
+func (ls *lease) ring() {
+	ls.l.mu.Lock()
+	ls.check()
+	ls.l.unlock()
+}
+
+// check ends the lease if its time has come.
+func (ls *lease) check() {
+	switch {
+	case ls.over || ls.cur == nil:
+	case !ls.limit.IsZero() && past(ls.limit):
+		ls.lapse(errMaxHold)
+	case past(ls.deadline):
+		ls.lapse(ErrNotHeld)
+	case ls.timer != nil:
+		ls.arm()
+	}
+}
+
+// end marks the lease as one to let go of; what Redis has of it is the caller's
+// to release.
+func (ls *lease) end() {
+	ls.over = true
+	ls.l.dog.remove(ls)
+	if ls.timer != nil {
+		ls.timer.Stop()
+	}
+}
+
+// lapse leaves a holder behind: its context ends, and whoever waits in this
+// process gets a new ticket at once, whatever the holder does.
+func (ls *lease) lapse(cause error) {
+	if ls.over {
+		return
+	}
+	ls.end()
+	lk := ls.cur
+	ls.cur = nil
+	if lk != nil {
+		lk.lose(cause)
+	}
+	ls.l.giveBack(ls) // a courtesy: it may still be ours in Redis
+	if ls.tk != nil {
+		ls.tk.slot.ended(ls.tk)
+	}
+}
+
+// lose tells a section that it holds nothing any more.
+func (lk *Lock) lose(cause error) {
+	lk.cause = cause
+	lk.expires = lk.ls.deadline
+	ctx := context.Background()
+	if lk.cancel != nil {
+		ctx = lk.ctx
+		lk.cancel(cause)
+	}
+	if hook := lk.ls.l.cfg.Hooks.Lost; hook != nil {
+		e := LostEvent{Key: lk.ls.keys.lock, Fence: lk.fence, Held: time.Since(lk.began), Err: cause}
+		lk.ls.l.post = append(lk.ls.l.post, func() { hook(context.WithoutCancel(ctx), e) })
+	}
+}

@@ -1,0 +1,246 @@
+package lock
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Lock is one section under a lock: from an acquiring call until Release, or
+// until it is lost. It is safe for concurrent use. The zero value is not usable;
+// on a nil *Lock, Fence returns 0 and Release does nothing.
+type Lock struct {
+	ls    *lease
+	name  string
+	fence int64
+	began time.Time
+
+	// Guarded by Locker.mu.
+	cause   error                   // why it was lost; nil: it was not
+	expires time.Time               // once the section is over
+	ctx     context.Context         // of Hold
+	cancel  context.CancelCauseFunc // of Hold
+
+	releasing sync.Mutex // held during Release; guards the fields below
+	released  bool
+	outcome   error
+	reported  []string
+}
+
+// Name returns the lock's name, as it was given to the acquiring call.
+func (lk *Lock) Name() string { return lk.name }
+
+// Token returns the secret that proves to Redis who holds the lock. Sections
+// that got the lock from another goroutine of this process share a token with
+// it. Do not log it.
+func (lk *Lock) Token() string {
+	token, _ := splitValue(lk.ls.value)
+	return token
+}
+
+// Fence returns the fencing token: a number that is larger for each later holder
+// of the lock. It never changes. See the package comment for what it is good
+// for. A nil Lock has fence 0, which is no holder's.
+func (lk *Lock) Fence() int64 {
+	if lk == nil {
+		return 0
+	}
+	return lk.fence
+}
+
+// TTL returns how long the lease lasts that Extend asks for.
+func (lk *Lock) TTL() time.Duration {
+	lk.ls.l.mu.Lock()
+	defer lk.ls.l.mu.Unlock()
+	return lk.ls.ttl
+}
+
+// Expires returns until when the lock is certainly held if nobody extends it:
+// what Redis promised, counted from when it was asked, less 1 % and 2 ms for the
+// difference of clocks. Extend and the watchdog of Hold move it. Once the
+// section is over, it stays.
+func (lk *Lock) Expires() time.Time {
+	lk.ls.l.mu.Lock()
+	defer lk.ls.l.mu.Unlock()
+	if lk.ls.cur == lk {
+		return lk.ls.deadline
+	}
+	return lk.expires
+}
+
+// Extend asks for a full lease again, counted from now. It never takes a lock
+// that is gone: the error then matches [ErrNotHeld], as it does, without a round
+// trip, when the lease ran out by the local clock or the lock was released.
+// Other errors, [*UnavailableError] and that of ctx, leave the lock held until
+// [Lock.Expires].
+func (lk *Lock) Extend(ctx context.Context) error {
+	ls, l := lk.ls, lk.ls.l
+	l.mu.Lock()
+	if ls.cur == lk && past(ls.deadline) {
+		ls.lapse(ErrNotHeld)
+	}
+	if ls.cur != lk {
+		err := lk.notHeld("extend")
+		l.unlock()
+		return err
+	}
+	a := &extendArgs{value: ls.value, lease: ls.ttl}
+	l.unlock()
+
+	sent := time.Now()
+	var failed error // written before ask returns nil, and not looked at otherwise
+	err := l.ask(ctx, "extend", &ls.keys, func(ctx context.Context) error {
+		held, err := l.node.extend(ctx, &ls.keys, a)
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		failed = lk.answered(ctx, sent, a.lease, held)
+		l.unlock()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
+// answered takes in the answer to an extend.
+func (lk *Lock) answered(ctx context.Context, sent time.Time, d time.Duration, held bool) error {
+	ls := lk.ls
+	if ls.cur == lk && (!held || past(ls.deadline)) {
+		ls.lapse(ErrNotHeld)
+	}
+	if ls.cur != lk {
+		return lk.notHeld("extend")
+	}
+	if hook := ls.l.cfg.Hooks.Extended; hook != nil {
+		e := ExtendedEvent{Key: ls.keys.lock, Slack: until(ls.deadline)}
+		ls.l.post = append(ls.l.post, func() { hook(ctx, e) })
+	}
+	ls.extended(sent, d)
+	return nil
+}
+
+// notHeld is the error of a section that is over.
+func (lk *Lock) notHeld(op string) error {
+	cause := lk.cause
+	if cause == nil {
+		cause = ErrNotHeld
+	}
+	return fmt.Errorf("lock: %s %q: %w", op, lk.ls.keys.lock, cause)
+}
+
+// Release gives the lock up: to the next goroutine of this process that waits
+// for it, without a round trip, or else to the first process in line, or it
+// frees it. It does so even if ctx has ended, within 5 s; ctx only carries
+// values. Calls after the first return what the first did, except that after an
+// [*UnavailableError] they try again; what could not be released in the
+// foreground is released in the background, and ends with its lease at the
+// latest.
+//
+// The error matches [ErrNotHeld] if the lock was lost before Release was called:
+// then someone else may have held it at the same time.
+func (lk *Lock) Release(ctx context.Context) error {
+	if lk == nil {
+		return nil
+	}
+	lk.releasing.Lock()
+	defer lk.releasing.Unlock()
+	if lk.released {
+		return lk.outcome
+	}
+	ls, l := lk.ls, lk.ls.l
+	l.mu.Lock()
+	covered := false
+	if ls.cur == lk {
+		lk.expires = ls.deadline
+		covered = !past(ls.deadline)
+		lk.hookReleased(ctx)
+		if ls.tk != nil && ls.tk.slot.handOn(ls.tk) {
+			lk.released = true
+			l.unlock()
+			return nil
+		}
+		ls.cur = nil
+		ls.end()
+		if ls.tk != nil {
+			ls.tk.slot.state = releasing
+		}
+	} else if lk.cause != nil {
+		lk.released, lk.outcome = true, lk.notHeld("release")
+		l.unlock()
+		return lk.outcome
+	} else {
+		covered = !past(lk.expires) // an earlier Release got no answer
+	}
+	d := &departure{ls: ls, done: make(chan struct{})}
+	l.spawn(func() { d.run(context.WithoutCancel(ctx)) })
+	l.unlock()
+
+	timer := time.NewTimer(releaseTimeout)
+	defer timer.Stop()
+	select {
+	case <-d.done:
+	case <-timer.C:
+		return &UnavailableError{Op: "release", Key: ls.keys.lock, Sent: true, Err: context.DeadlineExceeded}
+	}
+	if d.err != nil {
+		return unavailable("release", ls.keys.lock, d.err)
+	}
+	lk.released = true
+	lk.reported = d.reply.queues
+	if !d.reply.released && !covered {
+		l.mu.Lock()
+		lk.lose(ErrNotHeld)
+		lk.outcome = lk.notHeld("release")
+		l.unlock()
+	}
+	return lk.outcome
+}
+
+// departure is the release of a section that its holder waits for.
+type departure struct {
+	ls    *lease
+	done  chan struct{} // closed when the fields below are set
+	reply releaseReply
+	err   error
+}
+
+func (d *departure) run(ctx context.Context) {
+	ls, l := d.ls, d.ls.l
+	a := releaseArgs{value: ls.value, entry: ls.entry, margin: l.cfg.FenceMargin, report: true}
+	d.reply, d.err = l.node.release(ctx, &ls.keys, &a)
+	l.mu.Lock()
+	if d.err != nil {
+		l.giveBack(ls)
+	} else {
+		delete(l.live, ls.value)
+	}
+	if ls.tk != nil {
+		ls.tk.slot.ended(ls.tk)
+	}
+	l.unlock()
+	close(d.done)
+}
+
+func (lk *Lock) hookReleased(ctx context.Context) {
+	if hook := lk.ls.l.cfg.Hooks.Released; hook != nil {
+		e := ReleasedEvent{Key: lk.ls.keys.lock, Fence: lk.fence, Held: time.Since(lk.began)}
+		lk.ls.l.post = append(lk.ls.l.post, func() { hook(context.WithoutCancel(ctx), e) })
+	}
+}
+
+// Reported returns, after Release, the names of the delay queues that had
+// registered with [Locker.Look] and that this release took out of the set: the
+// caller tells them that the lock is free. It is empty if the lock went to
+// someone in line, and until Release has succeeded.
+func (lk *Lock) Reported() []string {
+	if lk == nil {
+		return nil
+	}
+	lk.releasing.Lock()
+	defer lk.releasing.Unlock()
+	return lk.reported
+}

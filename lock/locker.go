@@ -1,0 +1,332 @@
+package lock
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	processLen = 13                          // of a process's id
+	tokenLen   = processLen + 1 + 8 + 1 + 32 // process "." counter "." random
+)
+
+const (
+	releaseTimeout = 5 * time.Second        // Release returns by then
+	giveBackTries  = 3                      // of a clean-up that nobody waits for
+	giveBackPause  = 100 * time.Millisecond // before the second try; then twice that
+)
+
+// Locker acquires locks on one Redis. It is safe for concurrent use; one per
+// process and Redis is enough, and only goroutines that share a Locker hand
+// locks to each other without a round trip. Make one with [New].
+type Locker struct {
+	rdb         redis.UniversalClient
+	node        node
+	cfg         Config
+	process     string // part of every token; also names the mailbox
+	sharded     bool   // several servers: a mailbox per lock, in its slot
+	prefixBrace bool
+	ctx         context.Context // ends at Close
+	stop        context.CancelFunc
+
+	mu      sync.Mutex // guards the fields below, and all leases, slots and mailboxes
+	closed  bool
+	counter uint32
+	running int       // goroutines of this Locker
+	drained sync.Cond // running is 0
+	live    map[string]*lease
+	slots   map[slotID]*slot
+	mails   map[string]*mailbox
+	dog     watchdog
+	post    []func() // to run once mu is free: hooks
+}
+
+// New returns a Locker that keeps its locks on rdb: a client of one server, of a
+// Sentinel set, or of a Cluster. Nothing is sent and nothing started before it
+// is needed. The caller closes the Locker, before rdb.
+//
+// New panics if rdb is nil or is a Cluster client that sends commands to
+// replicas (ReadOnly, RouteByLatency, RouteRandomly), and if a value of cfg is
+// out of range.
+func New(rdb redis.UniversalClient, cfg Config) *Locker {
+	if rdb == nil {
+		panic("lock: the Redis client is nil")
+	}
+	_, one := rdb.(*redis.Client)
+	if c, ok := rdb.(*redis.ClusterClient); ok && c.Options().ReadOnly {
+		panic("lock: the Cluster client is ReadOnly: it would subscribe at replicas")
+	}
+	l := &Locker{
+		rdb:     rdb,
+		node:    &single{rdb: rdb},
+		cfg:     cfg.withDefaults(),
+		process: rand.Text()[:processLen],
+		sharded: !one,
+		live:    make(map[string]*lease),
+		slots:   make(map[slotID]*slot),
+		mails:   make(map[string]*mailbox),
+	}
+	l.prefixBrace = strings.ContainsAny(l.cfg.Prefix, "{}")
+	l.ctx, l.stop = context.WithCancel(context.Background())
+	l.drained.L = &l.mu
+	l.dog.wake = make(chan struct{}, 1)
+	return l
+}
+
+// Close ends the waits in progress with [ErrClosed], takes them out of line,
+// closes the subscription, and returns when all goroutines of the Locker have
+// ended; commands in flight are waited for. Locks that are held stay held: they
+// can still be extended and released, but no watchdog does so any more, so end
+// the sections in [Lock.Hold] first. Further calls do the same nothing. The
+// error is always nil.
+func (l *Locker) Close() error {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		l.stop()
+		for _, s := range l.slots {
+			s.fail(ErrClosed)
+			s.abandoned()
+		}
+		for _, m := range l.mails {
+			m.close()
+		}
+		l.dog.poke()
+	}
+	for l.running > 0 {
+		l.drained.Wait()
+	}
+	l.unlock()
+	return nil
+}
+
+// unlock ends a critical section and then runs the hooks it has left behind.
+func (l *Locker) unlock() {
+	post := l.post
+	l.post = nil
+	l.mu.Unlock()
+	for _, f := range post {
+		f()
+	}
+}
+
+// spawn runs f on a goroutine that Close waits for. Call with mu held.
+func (l *Locker) spawn(f func()) {
+	l.running++
+	go func() {
+		defer func() {
+			l.mu.Lock()
+			l.running--
+			if l.running == 0 {
+				l.drained.Broadcast()
+			}
+			l.mu.Unlock()
+		}()
+		f()
+	}()
+}
+
+// newValue returns what a lock key holds for a new ticket: token, space, label.
+// Call with mu held.
+func (l *Locker) newValue(owner string) string {
+	var raw [20]byte
+	l.counter++
+	raw[0], raw[1], raw[2], raw[3] = byte(l.counter>>24), byte(l.counter>>16), byte(l.counter>>8), byte(l.counter)
+	_, _ = rand.Read(raw[4:]) // never fails
+	var text [40]byte
+	hex.Encode(text[:], raw[:])
+	return l.process + "." + string(text[:8]) + "." + string(text[8:]) + " " + owner
+}
+
+// giveBack releases in the background what a lease may still hold in Redis, and
+// takes it out of line. Call with mu held.
+func (l *Locker) giveBack(ls *lease) {
+	l.spawn(func() {
+		l.undo(ls.keys, ls.value, ls.entry)
+		l.mu.Lock()
+		delete(l.live, ls.value)
+		l.unlock()
+	})
+}
+
+// undo releases a value, with a few tries. What the parked queues registered
+// stays for the next release to report.
+func (l *Locker) undo(k keys, value, entry string) {
+	pause := giveBackPause
+	for try := 1; ; try++ {
+		a := releaseArgs{value: value, entry: entry, margin: l.cfg.FenceMargin}
+		_, err := l.node.release(context.Background(), &k, &a)
+		if err == nil {
+			return
+		}
+		if try == giveBackTries || !l.sleep(pause) {
+			l.cfg.Logger.Warn("lock: could not give back; it ends with its lease", "key", k.lock, "error", err)
+			return
+		}
+		pause *= 2
+	}
+}
+
+// sleep waits, or reports false as soon as the Locker is closed.
+func (l *Locker) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-l.ctx.Done():
+		return false
+	}
+}
+
+// refusedBy looks at the holder that a refusal names. A ticket of this process
+// that nobody has any more is the work of a command that ran late: it is
+// released. Call with mu held.
+func (l *Locker) refusedBy(k *keys, holder string) {
+	token, _ := splitValue(holder)
+	if token == "" || token[:processLen] != l.process {
+		return
+	}
+	if _, ok := l.live[holder]; ok {
+		return
+	}
+	ls := &lease{l: l, keys: *k, value: holder}
+	l.live[holder] = ls // until it is given back: once is enough
+	l.giveBack(ls)
+}
+
+// State is what [Locker.Inspect] found.
+type State struct {
+	Held    bool
+	Owner   string        // the holder's label; "" if a client of another library holds it
+	TTL     time.Duration // what is left of the holder's lease; -1 if it has no end; 0 if not held
+	Fence   int64         // the last fence minted; 0 if that is no longer remembered
+	Waiters int           // processes in line, those that died there included
+	Queues  []string      // delay queues that registered with Look
+}
+
+// Inspect reports the state of a lock. It changes nothing and takes one round
+// trip.
+func (l *Locker) Inspect(ctx context.Context, name string) (State, error) {
+	k, err := l.keysFor(name)
+	if err != nil {
+		return State{}, err
+	}
+	var r inspectReply
+	if err := l.ask(ctx, "inspect", &k, func(ctx context.Context) (err error) {
+		r, err = l.node.inspect(ctx, &k)
+		return err
+	}); err != nil {
+		return State{}, err
+	}
+	st := State{Fence: r.fence, Waiters: r.waiters, Queues: r.queues}
+	if r.value != "" {
+		_, owner := splitValue(r.value)
+		st.Held, st.Owner, st.TTL = true, owner, r.left
+	}
+	return st, nil
+}
+
+// Revoke takes a lock from whoever holds it and gives it to the first in line,
+// if there is one. It is for operators: the holder learns of it only when it
+// next extends, and until then believes that it holds the lock; what keeps its
+// writes out is the fence, which is higher for the next holder. Revoke reports
+// false if nobody held the lock.
+//
+// A key that another program keeps under the same name is deleted if it is a
+// string, so revoke names that you know.
+func (l *Locker) Revoke(ctx context.Context, name string) (bool, error) {
+	k, err := l.keysFor(name)
+	if err != nil {
+		return false, err
+	}
+	var was bool
+	err = l.ask(ctx, "revoke", &k, func(ctx context.Context) (err error) {
+		was, err = l.node.revoke(ctx, &k, l.cfg.FenceMargin)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	return was, nil
+}
+
+// lookFloor is the least lease that a registration reckons with.
+const lookFloor = 30 * time.Second
+
+// Look reports whether a lock is held. If it is, then in the same step the delay
+// queue of the given name is registered with it, so that the release which frees
+// the lock reports the queue (see [Lock.Reported]), and left is what remains of
+// the holder's lease, or the claim lease if that has no end. If the lock is
+// free, nothing is registered.
+//
+// A registration is kept for twice the holder's remaining lease, and at least
+// for a minute. Look takes one round trip.
+func (l *Locker) Look(ctx context.Context, name, queue string) (left time.Duration, held bool, err error) {
+	k, err := l.keysFor(name)
+	if err != nil {
+		return 0, false, err
+	}
+	if queue == "" {
+		return 0, false, invalid("queue is empty")
+	}
+	var got struct {
+		left time.Duration
+		held bool
+	}
+	if err := l.ask(ctx, "look", &k, func(ctx context.Context) (err error) {
+		got.left, got.held, err = l.node.look(ctx, &k, queue, lookFloor)
+		return err
+	}); err != nil {
+		return 0, false, err
+	}
+	switch {
+	case !got.held:
+		return 0, false, nil
+	case got.left < 0:
+		return l.cfg.claim(l.cfg.TTL), true, nil
+	}
+	return got.left, true, nil
+}
+
+func (l *Locker) keysFor(name string) (keys, error) {
+	if err := l.checkName(name); err != nil {
+		return keys{}, err
+	}
+	return keysOf(l.cfg.Prefix, name), nil
+}
+
+// ask runs do, which sends one command, and returns when it has ended or when
+// ctx has, whichever is first: go-redis by default looks at neither the deadline
+// nor the end of a context while it waits for a reply. After an error do may
+// still be running.
+func (l *Locker) ask(ctx context.Context, op string, k *keys, do func(context.Context) error) error {
+	if ctx.Err() != nil {
+		return cutOff(ctx, op, k)
+	}
+	if ctx.Done() == nil {
+		if err := do(ctx); err != nil {
+			return unavailable(op, k.lock, err)
+		}
+		return nil
+	}
+	done := make(chan error, 1)
+	l.mu.Lock()
+	l.spawn(func() { done <- do(context.WithoutCancel(ctx)) })
+	l.unlock()
+	select {
+	case err := <-done:
+		if err != nil {
+			return unavailable(op, k.lock, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return cutOff(ctx, op, k)
+	}
+}

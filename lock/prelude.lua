@@ -1,0 +1,49 @@
+-- prelude: what the scripts share; it is put in front of each.
+-- KEYS[1] lock   KEYS[2] fence   KEYS[3] line
+-- An entry of the line is "claim block n channelvalue": the claim lease in ms,
+-- the size of the block of fences, the length of the channel's name, that name,
+-- and the value to write to the lock key.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+
+local function text(n) return string.format('%.0f', n) end
+
+-- mint: reserve k fences; the last of them. Before any write to the lock.
+local function mint(k, margin)
+  local n = math.max((tonumber(redis.call('GET', KEYS[2]) or 0) or 0) + 1, now) + k - 1
+  redis.call('SET', KEYS[2], text(n), 'PXAT', text(math.floor(n / 1000) + margin))
+  return n
+end
+
+-- serve: the lock is free; give it to the first in line who listens. me is the
+-- caller's own value, or ''. Write, then tell: a told waiter needs no check.
+-- returns the value written, its last fence, its lease in ms; or nothing.
+local function serve(me, lease, k, margin)
+  for _ = 1, 64 do
+    local e = redis.call('ZPOPMIN', KEYS[3])[1]
+    if not e then return end
+    local claim, block, n, at = string.match(e, '^(%d+) (%d+) (%d+) ()')
+    if claim then
+      n = tonumber(n)
+      local chan, value = string.sub(e, at, at + n - 1), string.sub(e, at + n)
+      if value == me then
+        local f = mint(k, margin)
+        redis.call('SET', KEYS[1], me, 'PX', lease)
+        return me, f, lease
+      end
+      local f = mint(tonumber(block), margin)
+      redis.call('SET', KEYS[1], value, 'PX', claim)
+      local said = text(f) .. ' ' .. text(now) .. ' ' .. claim .. ' ' .. #KEYS[1] .. ' ' .. KEYS[1] .. value
+      if redis.call('PUBLISH', chan, said) > 0 then return value, f, tonumber(claim) end
+      redis.call('DEL', KEYS[1])
+    end
+  end
+end
+
+-- join: stand in line, once; the line outlives its last visit by a while.
+local function join(entry, claim, left)
+  redis.call('ZADD', KEYS[3], 'NX', text(now), entry)
+  local keep = 2 * math.max(left, 10 * claim)
+  if redis.call('PTTL', KEYS[3]) < keep then redis.call('PEXPIRE', KEYS[3], keep) end
+end

@@ -1,0 +1,380 @@
+package lock
+
+import (
+	"context"
+	"crypto/sha1"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+var (
+	//go:embed prelude.lua
+	preludeLua string
+	//go:embed acquire.lua
+	acquireLua string
+	//go:embed extend.lua
+	extendLua string
+	//go:embed release.lua
+	releaseLua string
+	//go:embed revoke.lua
+	revokeLua string
+	//go:embed look.lua
+	lookLua string
+	//go:embed inspect.lua
+	inspectLua string
+)
+
+var (
+	acquireScript = newScript(4, preludeLua, acquireLua)
+	extendScript  = newScript(1, extendLua)
+	releaseScript = newScript(4, preludeLua, releaseLua)
+	revokeScript  = newScript(4, preludeLua, revokeLua)
+	lookScript    = newScript(2, lookLua)
+	inspectScript = newScript(4, inspectLua)
+)
+
+// script is one Lua script: its text without comments, and its digest.
+type script struct {
+	src, sha, numKeys any // strings, boxed once
+}
+
+func newScript(numKeys int, parts ...string) *script {
+	var b strings.Builder
+	for _, part := range parts {
+		for line := range strings.Lines(part) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "--") {
+				b.WriteString(line)
+				b.WriteByte('\n')
+			}
+		}
+	}
+	sum := sha1.Sum([]byte(b.String()))
+	return &script{src: b.String(), sha: hex.EncodeToString(sum[:]), numKeys: strconv.Itoa(numKeys)}
+}
+
+// node is what holds locks: one Redis, or one Sentinel set or Cluster. A quorum
+// of several would be another.
+type node interface {
+	acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireReply, error)
+	extend(ctx context.Context, k *keys, a *extendArgs) (held bool, err error)
+	extendAll(ctx context.Context, batch []extendItem) // sets held and err of each
+	release(ctx context.Context, k *keys, a *releaseArgs) (releaseReply, error)
+	revoke(ctx context.Context, k *keys, margin time.Duration) (bool, error)
+	look(ctx context.Context, k *keys, queue string, floor time.Duration) (left time.Duration, held bool, err error)
+	inspect(ctx context.Context, k *keys) (inspectReply, error)
+}
+
+// single is a node behind one go-redis client. Arguments are passed as pointers
+// where that saves putting them into an interface.
+type single struct {
+	rdb redis.UniversalClient
+}
+
+// run runs a script; args has room for the three arguments in front of the keys.
+func (n *single) run(ctx context.Context, s *script, args []any) (any, error) {
+	args[0], args[1], args[2] = "evalsha", s.sha, s.numKeys
+	cmd := redis.NewCmd(ctx, args...)
+	_ = n.rdb.Process(ctx, cmd) // cmd has the error
+	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+		cmd = n.eval(ctx, s, args)
+		_ = n.rdb.Process(ctx, cmd)
+	}
+	return cmd.Result()
+}
+
+// eval is the command that brings the script's text along.
+func (n *single) eval(ctx context.Context, s *script, args []any) *redis.Cmd {
+	args = append([]any(nil), args...) // a hook may have kept the first ones
+	args[0], args[1], args[2] = "eval", s.src, s.numKeys
+	return redis.NewCmd(ctx, args...)
+}
+
+type acquireArgs struct {
+	value  string
+	entry  string        // "" for a try
+	lease  time.Duration // whole milliseconds, as all durations here
+	claim  time.Duration
+	block  int64
+	margin time.Duration
+
+	leaseMS, claimMS, marginMS int64
+	argv                       [13]any
+}
+
+type acquireReply struct {
+	granted bool
+	fence   int64         // granted: the last of the block
+	server  int64         // the server's time, in microseconds
+	left    time.Duration // refused: of the holder's lease; -1 if it has no end
+	holder  string        // refused: the value of the lock key; "" if not known
+}
+
+func (n *single) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireReply, error) {
+	a.leaseMS, a.claimMS, a.marginMS = a.lease.Milliseconds(), a.claim.Milliseconds(), a.margin.Milliseconds()
+	a.argv = [13]any{
+		3: &k.lock, 4: &k.fence, 5: &k.line, 6: &k.parked,
+		7: &a.value, 8: &a.leaseMS, 9: &a.block, 10: &a.marginMS, 11: &a.entry, 12: &a.claimMS,
+	}
+	v, err := n.run(ctx, acquireScript, a.argv[:])
+	if err != nil {
+		return acquireReply{}, err
+	}
+	f, _ := v.([]any)
+	if len(f) < 3 {
+		return acquireReply{}, errReply("acquire", v)
+	}
+	granted, ok0 := f[0].(int64)
+	num, ok1 := f[1].(int64)
+	server, ok2 := f[2].(int64)
+	if !ok0 || !ok1 || !ok2 {
+		return acquireReply{}, errReply("acquire", v)
+	}
+	if granted == 1 {
+		return acquireReply{granted: true, fence: num, server: server}, nil
+	}
+	r := acquireReply{server: server, left: ms(num)}
+	if len(f) > 3 {
+		r.holder, _ = f[3].(string)
+	}
+	return r, nil
+}
+
+type extendArgs struct {
+	value   string
+	lease   time.Duration
+	leaseMS int64
+	argv    [6]any
+}
+
+func (n *single) extend(ctx context.Context, k *keys, a *extendArgs) (bool, error) {
+	a.fill(k)
+	v, err := n.run(ctx, extendScript, a.argv[:])
+	if err != nil {
+		return false, err
+	}
+	held, ok := v.(int64)
+	if !ok {
+		return false, errReply("extend", v)
+	}
+	return held == 1, nil
+}
+
+func (a *extendArgs) fill(k *keys) {
+	a.leaseMS = a.lease.Milliseconds()
+	a.argv = [6]any{3: &k.lock, 4: &a.value, 5: &a.leaseMS}
+}
+
+// extendItem is one lease of a batch.
+type extendItem struct {
+	ls   *lease
+	keys keys
+	args extendArgs
+	held bool
+	err  error
+}
+
+// extendAll extends many leases in one pipeline, and in a second one those that
+// found the script missing.
+func (n *single) extendAll(ctx context.Context, batch []extendItem) {
+	cmds := make([]redis.Cmder, len(batch))
+	for i := range batch {
+		it := &batch[i]
+		it.args.fill(&it.keys)
+		a := it.args.argv[:]
+		a[0], a[1], a[2] = "evalsha", extendScript.sha, extendScript.numKeys
+		cmds[i] = redis.NewCmd(ctx, a...)
+	}
+	n.pipe(ctx, cmds)
+	var again []redis.Cmder
+	for i, c := range cmds {
+		if redis.HasErrorPrefix(c.Err(), "NOSCRIPT") {
+			cmds[i] = n.eval(ctx, extendScript, batch[i].args.argv[:])
+			again = append(again, cmds[i])
+		}
+	}
+	if len(again) > 0 {
+		n.pipe(ctx, again)
+	}
+	for i, c := range cmds {
+		v, err := c.(*redis.Cmd).Int64()
+		batch[i].held, batch[i].err = v == 1, err
+	}
+}
+
+func (n *single) pipe(ctx context.Context, cmds []redis.Cmder) {
+	_, _ = n.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, c := range cmds {
+			_ = p.Process(ctx, c) // queues it
+		}
+		return nil
+	}) // each command has its error
+}
+
+type releaseArgs struct {
+	value  string
+	entry  string // "" if it never stood in line
+	margin time.Duration
+	report bool // take the parked queues out and report them
+
+	marginMS int64
+	argv     [11]any
+}
+
+type releaseReply struct {
+	released bool     // false: the lock was not ours
+	granted  bool     // it went to someone in line
+	queues   []string // reported
+}
+
+func (n *single) release(ctx context.Context, k *keys, a *releaseArgs) (releaseReply, error) {
+	a.marginMS = a.margin.Milliseconds()
+	a.argv = [11]any{3: &k.lock, 4: &k.fence, 5: &k.line, 6: &k.parked, 7: &a.value, 8: &a.marginMS, 9: &a.entry, 10: "0"}
+	if a.report {
+		a.argv[10] = "1"
+	}
+	v, err := n.run(ctx, releaseScript, a.argv[:])
+	if err != nil {
+		return releaseReply{}, err
+	}
+	switch v := v.(type) {
+	case int64:
+		return releaseReply{released: v > 0, granted: v == 2}, nil
+	case []any:
+		return releaseReply{released: true, queues: texts(v)}, nil
+	}
+	return releaseReply{}, errReply("release", v)
+}
+
+func (n *single) revoke(ctx context.Context, k *keys, margin time.Duration) (bool, error) {
+	v, err := n.run(ctx, revokeScript, []any{3: k.lock, 4: k.fence, 5: k.line, 6: k.parked, 7: margin.Milliseconds()})
+	if err != nil {
+		return false, err
+	}
+	was, ok := v.(int64)
+	if !ok {
+		return false, errReply("revoke", v)
+	}
+	return was == 1, nil
+}
+
+func (n *single) look(ctx context.Context, k *keys, queue string, floor time.Duration) (time.Duration, bool, error) {
+	v, err := n.run(ctx, lookScript, []any{3: k.lock, 4: k.parked, 5: queue, 6: floor.Milliseconds()})
+	if err != nil {
+		return 0, false, err
+	}
+	left, ok := v.(int64)
+	if !ok {
+		return 0, false, errReply("look", v)
+	}
+	return ms(left), left != -2, nil
+}
+
+type inspectReply struct {
+	value   string // "" if nobody holds it
+	left    time.Duration
+	fence   int64
+	waiters int
+	queues  []string
+}
+
+func (n *single) inspect(ctx context.Context, k *keys) (inspectReply, error) {
+	v, err := n.run(ctx, inspectScript, []any{3: k.lock, 4: k.fence, 5: k.line, 6: k.parked})
+	if err != nil {
+		return inspectReply{}, err
+	}
+	f, _ := v.([]any)
+	if len(f) != 5 {
+		return inspectReply{}, errReply("inspect", v)
+	}
+	var r inspectReply
+	r.value, _ = f[0].(string)
+	left, _ := f[1].(int64)
+	r.left = ms(left)
+	fence, _ := f[2].(string)
+	r.fence, _ = strconv.ParseInt(fence, 10, 64) // no fence, or not ours: 0
+	waiters, _ := f[3].(int64)
+	r.waiters = int(waiters)
+	queues, _ := f[4].([]any)
+	r.queues = texts(queues)
+	return r, nil
+}
+
+// ms turns milliseconds of a reply into a duration; negative ones, which PTTL
+// uses for "no expiry" and "no key", into -1.
+func ms(n int64) time.Duration {
+	if n < 0 {
+		return -1
+	}
+	return time.Duration(n) * time.Millisecond
+}
+
+func texts(v []any) []string {
+	if len(v) == 0 {
+		return nil
+	}
+	out := make([]string, 0, len(v))
+	for _, x := range v {
+		if s, ok := x.(string); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// replyError is an answer that none of the scripts gives: something else than
+// Redis answered, or a script was changed.
+type replyError string
+
+func (e replyError) Error() string { return string(e) }
+
+// RedisError makes it a definite answer.
+func (replyError) RedisError() {}
+
+func errReply(op string, v any) error {
+	return replyError(fmt.Sprintf("unexpected reply to %s: %T", op, v))
+}
+
+var _ redis.Error = replyError("")
+
+// grant is what a release tells the waiter it gave the lock to.
+type grant struct {
+	key, value string
+	fence      int64 // the last of the block
+	server     int64 // the server's time then, in microseconds
+	lease      time.Duration
+	received   time.Time
+}
+
+var errGrant = errors.New("not a grant")
+
+// parseGrant reads "fence server lease n keyvalue", n being the key's length.
+func parseGrant(s string) (grant, error) {
+	var num [4]int64
+	for i := range num {
+		field, rest, ok := strings.Cut(s, " ")
+		n, err := strconv.ParseInt(field, 10, 64)
+		if !ok || err != nil {
+			return grant{}, errGrant
+		}
+		num[i], s = n, rest
+	}
+	if num[3] < 0 || num[3] > int64(len(s)) {
+		return grant{}, errGrant
+	}
+	return grant{
+		fence: num[0], server: num[1], lease: ms(num[2]),
+		key: s[:num[3]], value: s[num[3]:],
+	}, nil
+}
+
+// entryOf is the entry to stand in line with; prelude.lua reads it.
+func entryOf(claim time.Duration, block int64, channel, value string) string {
+	return fmt.Sprintf("%d %d %d %s%s", claim.Milliseconds(), block, len(channel), channel, value)
+}

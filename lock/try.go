@@ -1,0 +1,143 @@
+package lock
+
+import (
+	"context"
+	"time"
+)
+
+// try is one TryAcquire: the lock it may become, and the call for it.
+type try struct {
+	lock  Lock
+	lease lease
+	args  acquireArgs
+	reply acquireReply
+	err   error
+	done  chan struct{} // nil: the caller makes the call itself
+
+	// Guarded by Locker.mu.
+	answered  bool
+	abandoned bool
+}
+
+// TryAcquire takes a lock if nobody holds it, and never waits: it is one round
+// trip, refused or not. The error is
+//   - a [*LockedError] if another holds the lock,
+//   - an [*UnavailableError] if Redis could not be asked or did not answer,
+//   - the cause of ctx if that ended before the answer came; what the answer then
+//     grants is given back in the background,
+//   - [ErrClosed], or one that matches [ErrInvalid].
+//
+// The lock lasts for its TTL and no longer, unless the caller extends it or
+// calls [Lock.Hold]. A try does not stand in line: it takes a lock that expired
+// even if others wait for it.
+func (l *Locker) TryAcquire(ctx context.Context, name string, opts ...Option) (*Lock, error) {
+	s, err := l.settings(name, opts)
+	if err != nil {
+		return nil, err
+	}
+	t := &try{}
+	t.lock.ls, t.lock.name = &t.lease, name
+	t.lease.l, t.lease.keys, t.lease.ttl, t.lease.watch.index = l, keysOf(l.cfg.Prefix, name), s.ttl, -1
+	if ctx.Err() != nil {
+		return nil, cutOff(ctx, "acquire", &t.lease.keys)
+	}
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil, ErrClosed
+	}
+	t.lease.value = l.newValue(s.owner)
+	l.live[t.lease.value] = &t.lease
+	t.args = acquireArgs{value: t.lease.value, lease: s.ttl, block: 1, margin: l.cfg.FenceMargin}
+	began := time.Now()
+	if ctx.Done() == nil {
+		l.mu.Unlock()
+		t.call(ctx)
+	} else {
+		t.done = make(chan struct{})
+		l.spawn(func() { t.call(context.WithoutCancel(ctx)); close(t.done) })
+		l.mu.Unlock()
+		select {
+		case <-t.done:
+		case <-ctx.Done():
+		}
+	}
+	return t.result(ctx, began)
+}
+
+// call asks Redis.
+func (t *try) call(ctx context.Context) {
+	ls := &t.lease
+	ls.since = time.Now()
+	t.reply, t.err = ls.l.node.acquire(ctx, &ls.keys, &t.args)
+	ls.l.mu.Lock()
+	t.answered = true
+	if t.abandoned {
+		t.clean()
+	}
+	ls.l.mu.Unlock()
+}
+
+// clean forgets a try that did not become a lock.
+func (t *try) clean() {
+	ls := &t.lease
+	ls.over = true
+	switch {
+	case t.err == nil && !t.reply.granted:
+		delete(ls.l.live, ls.value)
+		ls.l.refusedBy(&ls.keys, t.reply.holder)
+	case t.err != nil && !mayHold(t.err):
+		delete(ls.l.live, ls.value)
+	default:
+		ls.l.giveBack(ls)
+	}
+}
+
+func (t *try) result(ctx context.Context, began time.Time) (*Lock, error) {
+	ls, l := &t.lease, t.lease.l
+	l.mu.Lock()
+	defer l.unlock()
+	if !t.answered {
+		t.abandoned = true
+		return nil, cutOff(ctx, "acquire", &ls.keys)
+	}
+	switch {
+	case t.err != nil:
+		t.clean()
+		return nil, unavailable("acquire", ls.keys.lock, t.err)
+	case !t.reply.granted:
+		t.clean()
+		_, owner := splitValue(t.reply.holder)
+		held := &LockedError{Key: ls.keys.lock, Owner: owner, RetryAfter: max(t.reply.left, 0)}
+		l.hookRefused(ctx, held, began)
+		if ctx.Err() != nil {
+			return nil, cutShort(ctx, ls.keys.lock, held)
+		}
+		return nil, held
+	case ctx.Err() != nil:
+		t.clean()
+		return nil, cutOff(ctx, "acquire", &ls.keys)
+	}
+	ls.granted, ls.deadline = ls.ttl, validUntil(ls.since, ls.ttl)
+	if past(ls.deadline) {
+		t.clean()
+		return nil, &UnavailableError{Op: "acquire", Key: ls.keys.lock, Sent: true, Err: errLate}
+	}
+	t.lock.fence, t.lock.began, ls.cur = t.reply.fence, time.Now(), &t.lock
+	l.hookAcquired(ctx, &t.lock, began)
+	return &t.lock, nil
+}
+
+func (l *Locker) hookAcquired(ctx context.Context, lk *Lock, began time.Time) {
+	if hook := l.cfg.Hooks.Acquired; hook != nil {
+		e := AcquiredEvent{Key: lk.ls.keys.lock, Fence: lk.fence, Waited: time.Since(began)}
+		l.post = append(l.post, func() { hook(ctx, e) })
+	}
+}
+
+func (l *Locker) hookRefused(ctx context.Context, held *LockedError, began time.Time) {
+	if hook := l.cfg.Hooks.Refused; hook != nil {
+		e := RefusedEvent{Key: held.Key, Owner: held.Owner, Waited: time.Since(began)}
+		l.post = append(l.post, func() { hook(ctx, e) })
+	}
+}
