@@ -1,0 +1,44 @@
+package sidestep
+
+import (
+	"github.com/sidestep-go/sidestep/delayq"
+	"github.com/sidestep-go/sidestep/listq"
+	"github.com/sidestep-go/sidestep/lock"
+)
+
+// LockedError says who holds a lock and when it makes sense to try again. It
+// matches [ErrLocked].
+type LockedError = lock.LockedError
+
+// The errors of this package are those of the packages it is made of, under one
+// roof: a value matches in both.
+var (
+	// ErrLocked is returned, as a [*LockedError], when the lock was held until
+	// the policy gave up. If the caller's context ended the wait, the same error
+	// matches that context's cause as well.
+	ErrLocked = lock.ErrLocked
+	// ErrNotHeld is returned when the lock was lost while the section ran. It is
+	// the cause with which the section's context ended, before anyone else could
+	// hold the lock.
+	ErrNotHeld = lock.ErrNotHeld
+	// ErrUnavailable is returned when Redis could not be reached or refused the
+	// command.
+	ErrUnavailable = lock.ErrUnavailable
+	// ErrAmbiguous is returned when a command was sent and its answer never came:
+	// it may have been applied.
+	ErrAmbiguous = lock.ErrAmbiguous
+	// ErrStale is the cause with which a handler's context ends when its request
+	// passed to another worker or was cancelled.
+	ErrStale = listq.ErrStale
+	// ErrDraining is the cause with which a handler's context ends when the drain
+	// timeout of its queue is over.
+	ErrDraining = listq.ErrDraining
+	// ErrRunning is returned when a request cannot be rescheduled because a worker
+	// has it or it is dead.
+	ErrRunning = delayq.ErrRunning
+	// ErrUnknown is returned when a request is not in the queue.
+	ErrUnknown = delayq.ErrUnknown
+	// ErrInvalid is returned for arguments that cannot be used, before anything is
+	// sent. The error's text names the argument.
+	ErrInvalid = listq.ErrInvalid
+)

@@ -1,0 +1,53 @@
+package sidestep
+
+import (
+	"context"
+	"time"
+)
+
+// Hooks are told what happens, for metrics and traces. They are called from the
+// goroutine in which it happens and must not block. Nil ones are not called.
+// Events may grow fields.
+type Hooks struct {
+	// Conflict is called when a call met a held lock and its policy gave up
+	// waiting: before it fails or defers.
+	Conflict func(ctx context.Context, e ConflictEvent)
+	// Deferred is called when a request was stored because its lock was held.
+	Deferred func(ctx context.Context, e DeferredEvent)
+	// Ran is called when a section or a handler has returned and its lock is
+	// released.
+	Ran func(ctx context.Context, e RanEvent)
+	// Dead is called by the process whose command made a request dead.
+	Dead func(ctx context.Context, e DeadEvent)
+}
+
+// ConflictEvent tells of a held lock.
+type ConflictEvent struct {
+	Key        string        // the lock
+	Owner      string        // who holds it
+	RetryAfter time.Duration // what was left of its TTL
+	Policy     Policy        // what the call does now
+	Request    *Request      // nil for [Acquirer.Do]
+}
+
+// DeferredEvent tells of a request that was stored because its lock was held.
+type DeferredEvent struct {
+	Request *Request
+	Receipt Receipt // by a worker: only ID, Queue, Task and Key are set
+}
+
+// RanEvent tells of a section or a handler that ran.
+type RanEvent struct {
+	Key     string        // the lock, "" for none
+	Fence   int64         // of the lock, 0 for none
+	Wait    time.Duration // from the call to the start
+	Took    time.Duration // from the start to the release
+	Err     error         // what it came to; a recovered panic is an error here
+	Request *Request      // nil for [Acquirer.Do]
+}
+
+// DeadEvent tells of a request that will not run unless it is revived.
+type DeadEvent struct {
+	Queue, ID string
+	Reason    string
+}

@@ -1,0 +1,6 @@
+package lock
+
+import "github.com/redis/go-redis/v9"
+
+// Client returns the Redis client that the Locker keeps its locks on.
+func (l *Locker) Client() redis.UniversalClient { return l.rdb }

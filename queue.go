@@ -1,0 +1,274 @@
+package sidestep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/delayq"
+	"github.com/sidestep-go/sidestep/listq"
+)
+
+// QueueConfig of a [Queue]. The zero value is good. All processes that use a
+// queue should use the same Codec, Partitions and Storage.
+type QueueConfig struct {
+	// Codec encodes payloads. Defaults to [JSON].
+	Codec Codec
+	// Context returns the context for a handler, given a request's headers: the
+	// place to continue a trace. Defaults to none.
+	Context func(ctx context.Context, headers map[string]string) context.Context
+	// DrainTimeout is how long Run lets running handlers finish after its context
+	// ended, before it ends theirs. Defaults to 10 s; negative: none.
+	DrainTimeout time.Duration
+	// Headers returns headers for a request, given its caller's context: the place
+	// to store a trace. Defaults to none.
+	Headers func(ctx context.Context) map[string]string
+	// Partitions spreads the queue over so many parts, by lock (or, for requests
+	// without one, by ID), each on its own slot of a Cluster. Order and gate hold
+	// per lock all the same. To change it, let the queue run empty first.
+	// Defaults to 1; at most 256.
+	Partitions int
+	// Storage configures the queue in Redis: leases, caps, the safety poll. Its
+	// Logger and Hooks.Dead default to those of the Acquirer.
+	Storage listq.Config
+	// Workers is how many handlers run at once in one process. Defaults to 10.
+	Workers int
+}
+
+// Queue is where requests wait for workers: the normal path, and the delay
+// queue beside it. It is safe for concurrent use. Make one with [NewQueue].
+type Queue struct {
+	name  string
+	acq   *Acquirer
+	cfg   QueueConfig
+	parts []*partition
+
+	mu    sync.RWMutex // guards the field below
+	tasks map[string]worker
+}
+
+// partition is one part of a queue, in one slot.
+type partition struct {
+	list  *listq.Queue
+	delay *delayq.Queue
+}
+
+// delayed is what storing a request with a due time tells.
+type delayed = delayq.Receipt
+
+// worker is a task, whatever its payload.
+type worker interface {
+	work(ctx context.Context, p *partition, d *listq.Delivery) error
+}
+
+// NewQueue returns the queue of that name on rdb, whose tasks take their locks
+// from acq. rdb may be another Redis than that of the locks. It sends nothing. It
+// panics if acq or rdb is nil, or name or a value of cfg is out of range; see
+// [listq.New].
+func NewQueue(acq *Acquirer, rdb redis.UniversalClient, name string, cfg QueueConfig) *Queue {
+	if acq == nil {
+		panic("sidestep: NewQueue with a nil Acquirer")
+	}
+	if cfg.Codec == nil {
+		cfg.Codec = JSON
+	}
+	if cfg.Partitions == 0 {
+		cfg.Partitions = 1
+	}
+	if cfg.Partitions < 1 || cfg.Partitions > 256 {
+		panic(fmt.Sprintf("sidestep: NewQueue with QueueConfig.Partitions %d, not 1 to 256", cfg.Partitions))
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = 10
+	}
+	if cfg.Workers < 1 {
+		panic(fmt.Sprintf("sidestep: NewQueue with QueueConfig.Workers %d, less than 1", cfg.Workers))
+	}
+	if cfg.Storage.Logger == nil {
+		cfg.Storage.Logger = acq.cfg.Logger
+	}
+	if h := acq.cfg.Hooks.Dead; h != nil && cfg.Storage.Hooks.Dead == nil {
+		cfg.Storage.Hooks.Dead = func(ctx context.Context, e listq.DeadEvent) {
+			h(ctx, DeadEvent{Queue: name, ID: e.ID, Reason: e.Reason})
+		}
+	}
+	q := &Queue{name: name, acq: acq, cfg: cfg, tasks: make(map[string]worker)}
+	for i := range cfg.Partitions {
+		part := name
+		if cfg.Partitions > 1 {
+			part += ":" + strconv.Itoa(i)
+		}
+		list := listq.New(rdb, part, cfg.Storage)
+		p := &partition{list: list, delay: delayq.New(list)}
+		acq.register(p.delay)
+		q.parts = append(q.parts, p)
+	}
+	return q
+}
+
+// Name returns the queue's name.
+func (q *Queue) Name() string { return q.name }
+
+func (q *Queue) add(name string, w worker) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, ok := q.tasks[name]; ok {
+		panic(fmt.Sprintf("sidestep: NewTask: queue %q already has a task %q", q.name, name))
+	}
+	q.tasks[name] = w
+}
+
+// part returns the partition of a request: by its lock, so that the work on one
+// lock stays in one place.
+func (q *Queue) part(r *listq.Request) *partition {
+	if len(q.parts) == 1 {
+		return q.parts[0]
+	}
+	h := fnv.New32a()
+	if r.Lock != "" {
+		_, _ = h.Write([]byte(r.Lock)) // never fails
+	} else {
+		_, _ = h.Write([]byte(r.ID))
+	}
+	return q.parts[h.Sum32()%uint32(len(q.parts))]
+}
+
+// Run works on the queue until ctx ends: workers run what is ready, and the
+// claimer brings back what was deferred, once it is due or its lock is released.
+// Then it takes no more, lets running handlers finish for the drain timeout, ends
+// their contexts, hands the rest back, and returns nil. It returns when all it
+// started has ended, so handlers must heed their contexts. While Redis cannot be
+// reached it goes on trying.
+//
+// A worker that meets a held lock does not block: it follows the task's policy,
+// [WhenLocked]. A request whose task this process does not know is dead, with
+// that reason; [Queue.Revive] it after a deployment.
+func (q *Queue) Run(ctx context.Context) error {
+	slots := listq.NewSlots(q.cfg.Workers)
+	var running sync.WaitGroup
+	errs := make([]error, len(q.parts))
+	for i, p := range q.parts {
+		running.Go(func() {
+			errs[i] = p.list.Consume(ctx, listq.ConsumeConfig{
+				DrainTimeout: q.cfg.DrainTimeout,
+				Slots:        slots,
+				Probe:        func(ctx context.Context, lock string) { q.probe(ctx, p, lock) },
+			}, func(ctx context.Context, d *listq.Delivery) error {
+				q.mu.RLock()
+				w := q.tasks[d.Task]
+				q.mu.RUnlock()
+				if w == nil {
+					return d.Bury(ctx, fmt.Sprintf("unknown task %q", d.Task))
+				}
+				return w.work(ctx, p, d)
+			})
+		})
+	}
+	running.Wait()
+	return errors.Join(errs...)
+}
+
+func (q *Queue) probe(ctx context.Context, p *partition, key string) {
+	if err := p.delay.Probe(ctx, q.acq.locker, key); err != nil {
+		q.acq.cfg.Logger.WarnContext(ctx, "a probe failed; it will be due again", "queue", q.name, "key", key, "error", err)
+	}
+}
+
+// postpone stores a request that met a held lock in a direct call.
+func (q *Queue) postpone(ctx context.Context, req *listq.Request, pl plan) (Receipt, error) {
+	p := q.part(req)
+	var d delayed
+	var err error
+	if pl.delays {
+		d, err = p.delay.ScheduleIn(ctx, req, pl.delay)
+	} else {
+		d, err = p.delay.Park(ctx, req, pl.delay)
+	}
+	if err != nil {
+		return Receipt{}, err
+	}
+	if pl.parks {
+		q.announce(ctx, p, req.Lock)
+	}
+	return Receipt{ID: req.ID, Queue: q.name, Task: req.Task, Key: req.Lock, Due: d.Due, Duplicate: d.Duplicate}, nil
+}
+
+// deferDelivery puts a claimed request that met a held lock back.
+func (q *Queue) deferDelivery(ctx context.Context, p *partition, d *listq.Delivery, most int, pl plan, info *Request) error {
+	var err error
+	if pl.delays {
+		err = p.delay.DelayDelivery(ctx, d, pl.delay, most)
+	} else {
+		err = p.delay.ParkDelivery(ctx, d, pl.delay, most)
+	}
+	if pl.parks {
+		q.announce(ctx, p, d.Lock)
+	}
+	if err != nil {
+		return err
+	}
+	q.acq.stats.deferred.Add(1)
+	if h := q.acq.cfg.Hooks.Deferred; h != nil {
+		h(ctx, DeferredEvent{Request: info, Receipt: Receipt{ID: d.ID, Queue: q.name, Task: d.Task, Key: d.Lock}})
+	}
+	return nil
+}
+
+// announce closes the gap between meeting a held lock and parking.
+func (q *Queue) announce(ctx context.Context, p *partition, key string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hintTimeout)
+	defer cancel()
+	if err := p.delay.Register(ctx, q.acq.locker, key); err != nil {
+		q.acq.cfg.Logger.WarnContext(ctx, "a parked request was not announced to its lock; its probe will look", "queue", q.name, "key", key, "error", err)
+	}
+}
+
+// Cancel drops a request, wherever it is, and tells whether it was there. A
+// handler that runs it is not awaited: its context ends, with the cause
+// [ErrStale], when the lease is next renewed.
+func (q *Queue) Cancel(ctx context.Context, id string) (bool, error) {
+	for _, p := range q.parts {
+		if ok, err := p.delay.Cancel(ctx, id); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}
+
+// Reschedule makes a waiting request due d from now, whatever it waited for. It
+// returns [ErrUnknown] if there is none of that ID, and [ErrRunning] if a worker
+// has it or it is dead.
+func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Receipt, error) {
+	err := fmt.Errorf("%w: %q in %q", ErrUnknown, id, q.name)
+	for _, p := range q.parts {
+		var r delayed
+		r, err = p.delay.Reschedule(ctx, id, d)
+		if !errors.Is(err, ErrUnknown) {
+			return Receipt{ID: r.ID, Queue: q.name, Due: r.Due}, err
+		}
+	}
+	return Receipt{}, err
+}
+
+// Promote makes a waiting request due now. It still takes its lock like
+// everyone. Otherwise it is [Queue.Reschedule].
+func (q *Queue) Promote(ctx context.Context, id string) (Receipt, error) {
+	return q.Reschedule(ctx, id, 0)
+}
+
+// Revive makes a dead request start anew, with its counters at zero. It returns
+// false if there is no dead request of that ID.
+func (q *Queue) Revive(ctx context.Context, id string) (bool, error) {
+	for _, p := range q.parts {
+		if ok, err := p.list.Revive(ctx, id); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}

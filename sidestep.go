@@ -1,0 +1,224 @@
+package sidestep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/delayq"
+	"github.com/sidestep-go/sidestep/lock"
+)
+
+// Config of an [Acquirer]. The zero value is good.
+type Config struct {
+	// Hooks are told what happens. Defaults to none.
+	Hooks Hooks
+	// Logger is told of faults that are dealt with. Contention is normal and not
+	// logged. Defaults to none.
+	Logger *slog.Logger
+	// Queues is where to find queues that wait for a lock and that this program
+	// did not make by [NewQueue], to tell them of its release. Defaults to the
+	// Redis of the locks. It is only about promptness: those queues look by
+	// themselves when the holder's TTL has passed.
+	Queues redis.UniversalClient
+}
+
+// Acquirer runs sections of code under locks. It is safe for concurrent use.
+// Make one with [New].
+type Acquirer struct {
+	locker *lock.Locker
+	cfg    Config
+
+	mu     sync.RWMutex // guards the field below
+	queues map[string]*delayq.Queue
+
+	stats counters
+}
+
+type counters struct{ ran, failed, conflicts, deferred, lost atomic.Int64 }
+
+// New returns an Acquirer that takes its locks from locker, which the caller
+// closes. It panics if locker is nil.
+func New(locker *lock.Locker, cfg Config) *Acquirer {
+	if locker == nil {
+		panic("sidestep: New with a nil locker")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Queues == nil {
+		cfg.Queues = locker.Client()
+	}
+	return &Acquirer{locker: locker, cfg: cfg, queues: make(map[string]*delayq.Queue)}
+}
+
+// Locker returns the locker that the Acquirer takes its locks from.
+func (a *Acquirer) Locker() *lock.Locker { return a.locker }
+
+// Stats counts what an [Acquirer] has done since it was made, in this process.
+type Stats struct {
+	Ran       int64 // sections and handlers that returned nil
+	Failed    int64 // those that returned an error or panicked
+	Conflicts int64 // calls and deliveries that met a held lock until their policy gave up waiting
+	Deferred  int64 // requests stored because their lock was held
+	Lost      int64 // sections whose lock was lost while they ran
+}
+
+// Stats returns the counts so far.
+func (a *Acquirer) Stats() Stats {
+	return Stats{
+		Ran: a.stats.ran.Load(), Failed: a.stats.failed.Load(), Conflicts: a.stats.conflicts.Load(),
+		Deferred: a.stats.deferred.Load(), Lost: a.stats.lost.Load(),
+	}
+}
+
+// Do runs fn while it holds the lock named key, here and now, or follows the
+// policy if the lock is held. It returns fn's error; or, if fn did not run,
+// [ErrLocked], [ErrUnavailable], or ctx's cause.
+//
+// The lock is extended for as long as fn runs. fn's context ends, with the cause
+// [ErrNotHeld], before anyone else can hold the lock; then Do's error matches
+// ErrNotHeld too. lk gives the fencing token, with which a store can refuse a
+// holder that was paused and comes too late. A panic in fn releases the lock and
+// goes on.
+func (a *Acquirer) Do(ctx context.Context, key string, p InlinePolicy, fn func(ctx context.Context, lk *lock.Lock) error) error {
+	if fn == nil {
+		return fmt.Errorf("sidestep: do %q: %w: nil function", key, ErrInvalid)
+	}
+	pl, err := planOf(p)
+	if err != nil {
+		return fmt.Errorf("sidestep: do %q: %w", key, err)
+	}
+	out, err := a.run(ctx, section{key: key, plan: pl, fn: fn})
+	if out.refused != nil {
+		a.conflict(ctx, out.refused, p, nil)
+	}
+	return err
+}
+
+// section is code to run under a lock.
+type section struct {
+	key     string // "" for no lock
+	plan    plan
+	fn      func(ctx context.Context, lk *lock.Lock) error
+	request *Request // nil: none
+	queue   string   // the queue that will promote by itself, "" for none
+}
+
+// outcome is what became of a section.
+type outcome struct {
+	entered bool
+	refused *LockedError // the lock was held until the plan gave up
+	fence   int64
+	waited  time.Duration
+}
+
+// run runs a section under its lock, and tells the queues that wait for the lock
+// of its release.
+func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) {
+	called := time.Now()
+	var started time.Time
+	var held *lock.Lock
+	enter := func(ctx context.Context, lk *lock.Lock) error {
+		started = time.Now()
+		held = lk
+		out.entered, out.fence, out.waited = true, lk.Fence(), started.Sub(called)
+		return s.fn(ctx, lk)
+	}
+	returned := false
+	defer func() {
+		if !out.entered {
+			return
+		}
+		a.hint(ctx, s.key, s.queue, held)
+		seen := err
+		if !returned {
+			seen = errPanicked
+		}
+		a.count(seen)
+		if h := a.cfg.Hooks.Ran; h != nil {
+			h(ctx, RanEvent{Key: s.key, Fence: out.fence, Wait: out.waited, Took: time.Since(started), Err: seen, Request: s.request})
+		}
+	}()
+	switch {
+	case s.key == "":
+		err = enter(ctx, nil)
+	case s.plan.backoff == nil:
+		err = a.locker.TryDo(ctx, s.key, enter)
+	default:
+		err = a.locker.Do(ctx, s.key, s.plan.backoff, enter)
+	}
+	returned = true
+	if err != nil && !out.entered {
+		if held, ok := errors.AsType[*LockedError](err); ok {
+			out.refused = held
+			out.waited = time.Since(called)
+		}
+	}
+	return out, err
+}
+
+var errPanicked = errors.New("sidestep: the section panicked")
+
+func (a *Acquirer) count(err error) {
+	switch {
+	case err == nil:
+		a.stats.ran.Add(1)
+	case errors.Is(err, ErrNotHeld):
+		a.stats.lost.Add(1)
+		a.stats.failed.Add(1)
+	default:
+		a.stats.failed.Add(1)
+	}
+}
+
+func (a *Acquirer) conflict(ctx context.Context, e *LockedError, p Policy, r *Request) {
+	a.stats.conflicts.Add(1)
+	if h := a.cfg.Hooks.Conflict; h != nil {
+		h(ctx, ConflictEvent{Key: e.Key, Owner: e.Owner, RetryAfter: e.RetryAfter, Policy: p, Request: r})
+	}
+}
+
+// hintTimeout bounds the telling of queues: their probes do the same later.
+const hintTimeout = 2 * time.Second
+
+// hint tells the queues that a release named, but for the one that will promote
+// by itself, that the lock is free.
+func (a *Acquirer) hint(ctx context.Context, key, own string, released *lock.Lock) {
+	if released == nil {
+		return
+	}
+	for _, name := range released.Reported() {
+		if name == own {
+			continue
+		}
+		a.mu.RLock()
+		q := a.queues[name]
+		a.mu.RUnlock()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hintTimeout)
+		var err error
+		switch {
+		case q != nil:
+			err = q.Hint(ctx, key)
+		case a.cfg.Queues != nil:
+			err = delayq.HintKey(ctx, a.cfg.Queues, name, key)
+		}
+		cancel()
+		if err != nil {
+			a.cfg.Logger.WarnContext(ctx, "a queue was not told of a release; it will look by itself", "queue", name, "key", key, "error", err)
+		}
+	}
+}
+
+// register makes a queue known as one to tell of releases.
+func (a *Acquirer) register(q *delayq.Queue) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.queues[q.List().Key()] = q
+}
