@@ -33,32 +33,41 @@ type Request struct {
 	MaxWait time.Duration
 }
 
-// Entry checks a request, gives it an ID if it has none, and returns it in the
+// entry checks a request, gives it an ID if it has none, and returns it in the
 // form in which it is stored.
 func (q *Queue) entry(r *Request) (script.Entry, error) {
-	if r == nil {
-		return script.Entry{}, fmt.Errorf("%w: nil request", ErrInvalid)
-	}
-	if r.ID == "" {
+	if r != nil && r.ID == "" {
 		id, err := uuid.NewV7()
 		if err != nil {
 			return script.Entry{}, fmt.Errorf("make an id: %w", err)
 		}
 		r.ID = id.String()
 	}
-	if err := CheckID(r.ID); err != nil {
+	if err := q.Check(r); err != nil {
 		return script.Entry{}, err
-	}
-	if err := CheckLock(r.Lock); err != nil {
-		return script.Entry{}, err
-	}
-	if limit := q.cfg.MaxPayload; limit > 0 && len(r.Payload) > limit {
-		return script.Entry{}, fmt.Errorf("%w: payload of %d bytes, more than MaxPayload (%d)", ErrInvalid, len(r.Payload), limit)
-	}
-	if r.MaxWait < 0 {
-		return script.Entry{}, fmt.Errorf("%w: MaxWait is negative (%v)", ErrInvalid, r.MaxWait)
 	}
 	return script.Entry{ID: r.ID, Body: encode(r), Lock: r.Lock, MaxWait: r.MaxWait}, nil
+}
+
+// Check returns an error that matches [ErrInvalid], and names what is wrong,
+// unless the queue can accept r. It sends nothing.
+func (q *Queue) Check(r *Request) error {
+	if r == nil {
+		return fmt.Errorf("%w: nil request", ErrInvalid)
+	}
+	if err := CheckID(r.ID); err != nil {
+		return err
+	}
+	if err := CheckLock(r.Lock); err != nil {
+		return err
+	}
+	if limit := q.cfg.MaxPayload; limit > 0 && len(r.Payload) > limit {
+		return fmt.Errorf("%w: payload of %d bytes, more than MaxPayload (%d)", ErrInvalid, len(r.Payload), limit)
+	}
+	if r.MaxWait < 0 {
+		return fmt.Errorf("%w: MaxWait is negative (%v)", ErrInvalid, r.MaxWait)
+	}
+	return nil
 }
 
 // CheckID returns an error that matches [ErrInvalid] unless id can be a
