@@ -165,10 +165,11 @@ func (l *Locker) undo(k keys, value, entry string) {
 		if err == nil {
 			return
 		}
-		if try == giveBackTries || !l.sleep(pause) {
+		if try == giveBackTries {
 			l.cfg.Logger.Warn("lock: could not give back; it ends with its lease", "key", k.lock, "error", err)
 			return
 		}
+		l.sleep(pause)
 		pause *= 2
 	}
 }
