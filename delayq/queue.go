@@ -66,8 +66,9 @@ type Receipt struct {
 // ScheduleIn accepts a request that is due d from now by the server's clock. It
 // takes one round trip. See [listq.Queue.Push] for IDs and repetition.
 func (q *Queue) ScheduleIn(ctx context.Context, r *listq.Request, d time.Duration) (Receipt, error) {
-	if d < 0 {
-		return Receipt{}, fmt.Errorf("delayq: schedule in %q: %w: delay is negative (%v)", q.list.Name(), listq.ErrInvalid, d)
+	d, err := delay(d)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("delayq: schedule in %q: %w", q.list.Name(), err)
 	}
 	return q.accept(ctx, "schedule", r, script.In(d), q.script.Schedule)
 }
@@ -78,6 +79,7 @@ func (q *Queue) ScheduleAt(ctx context.Context, r *listq.Request, t time.Time) (
 	if t.UnixMilli() < 0 {
 		return Receipt{}, fmt.Errorf("delayq: schedule in %q: %w: time is before 1970 (%v)", q.list.Name(), listq.ErrInvalid, t)
 	}
+	t = t.Add(time.Millisecond - time.Nanosecond) // the score is in whole milliseconds, and early is worse than late
 	return q.accept(ctx, "schedule", r, script.At(t), q.script.Schedule)
 }
 
@@ -89,10 +91,20 @@ func (q *Queue) Park(ctx context.Context, r *listq.Request, d time.Duration) (Re
 	if r != nil && r.Lock == "" {
 		return Receipt{}, fmt.Errorf("delayq: park in %q: %w: the request names no lock", q.list.Name(), listq.ErrInvalid)
 	}
-	if d < 0 {
-		return Receipt{}, fmt.Errorf("delayq: park in %q: %w: delay is negative (%v)", q.list.Name(), listq.ErrInvalid, d)
+	d, err := delay(d)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("delayq: park in %q: %w", q.list.Name(), err)
 	}
 	return q.accept(ctx, "park", r, script.In(d), q.script.ParkNew)
+}
+
+// delay checks a delay. What is longer than a century is cut to one: the
+// scripts' milliseconds have room for no more than three.
+func delay(d time.Duration) (time.Duration, error) {
+	if d < 0 {
+		return 0, fmt.Errorf("%w: delay is negative (%v)", listq.ErrInvalid, d)
+	}
+	return min(d, 100*365*24*time.Hour), nil
 }
 
 func (q *Queue) accept(ctx context.Context, verb string, r *listq.Request, due script.Due,
@@ -110,25 +122,34 @@ func (q *Queue) accept(ctx context.Context, verb string, r *listq.Request, due s
 }
 
 // ParkDelivery settles a delivery that met a held lock: it counts a deferral, and
-// the request stands in line for its lock, in the place it had. After
-// maxDeferrals (0: no limit) it is dead instead. The caller must call
-// [Queue.Register] afterwards. It returns the errors of [listq.Delivery].
-func (q *Queue) ParkDelivery(ctx context.Context, d *listq.Delivery, delay time.Duration, maxDeferrals int) error {
+// the request stands in line for its lock, in the place it had. Its lock is
+// looked at when somebody says that it was released, and after the given time at
+// the latest. After maxDeferrals (0: no limit) it is dead instead. The caller must
+// call [Queue.Register] afterwards. It returns the errors of [listq.Delivery].
+func (q *Queue) ParkDelivery(ctx context.Context, d *listq.Delivery, after time.Duration, maxDeferrals int) error {
 	if d.Lock == "" {
 		return fmt.Errorf("delayq: park in %q: %w: the request names no lock", q.list.Name(), listq.ErrInvalid)
 	}
+	after, err := delay(after)
+	if err != nil {
+		return fmt.Errorf("delayq: park in %q: %w", q.list.Name(), err)
+	}
 	return d.Settle(ctx, "park", func(ctx context.Context, s *script.Queue, l script.Lease) (script.Code, []script.Buried, error) {
-		return s.Park(ctx, l, delay, maxDeferrals)
+		return s.Park(ctx, l, after, maxDeferrals)
 	})
 }
 
 // DelayDelivery settles a delivery that is to wait out its whole delay: it counts
-// a deferral, and the request is due after delay, out of its lock's line
+// a deferral, and the request is due after that time, out of its lock's line
 // meanwhile. After maxDeferrals (0: no limit) it is dead instead. It returns the
 // errors of [listq.Delivery].
-func (q *Queue) DelayDelivery(ctx context.Context, d *listq.Delivery, delay time.Duration, maxDeferrals int) error {
+func (q *Queue) DelayDelivery(ctx context.Context, d *listq.Delivery, after time.Duration, maxDeferrals int) error {
+	after, err := delay(after)
+	if err != nil {
+		return fmt.Errorf("delayq: delay in %q: %w", q.list.Name(), err)
+	}
 	return d.Settle(ctx, "delay", func(ctx context.Context, s *script.Queue, l script.Lease) (script.Code, []script.Buried, error) {
-		return s.Nack(ctx, l, delay, script.Deferral, maxDeferrals, false, "deferred")
+		return s.Nack(ctx, l, after, script.Deferral, maxDeferrals, false, "deferred")
 	})
 }
 
@@ -150,7 +171,8 @@ func (q *Queue) Register(ctx context.Context, looker Looker, lock string) error 
 func (q *Queue) Hint(ctx context.Context, lock string) error { return q.list.Promote(ctx, lock) }
 
 // HintKey is [Queue.Hint] for the queue with the given key, as a lock names it
-// to its releaser ([listq.Queue.Key]), without knowing more of it.
+// to its releaser ([listq.Queue.Key]), without knowing more of it. A request that
+// turns out to have waited too long is dead then, but no hook is called.
 func HintKey(ctx context.Context, rdb redis.UniversalClient, key, lock string) error {
 	_, _, err := script.New(rdb, keys.Of(key)).Promote(ctx, lock)
 	if err != nil {
@@ -161,7 +183,9 @@ func HintKey(ctx context.Context, rdb redis.UniversalClient, key, lock string) e
 
 // Probe answers a probe that is due: it looks at the lock; if that is free, the
 // oldest request in line gets its turn; else the probe is due again when the
-// holder's TTL has passed. An error is not final: the probe is due again anyway.
+// holder's TTL has passed, or after a minute, since a holder that is no client of
+// ours tells nobody when it releases. An error is not final: the probe is due
+// again after a second anyway.
 func (q *Queue) Probe(ctx context.Context, looker Looker, lock string) error {
 	left, held, err := looker.Look(ctx, lock, q.list.Key())
 	if err != nil {
@@ -170,7 +194,7 @@ func (q *Queue) Probe(ctx context.Context, looker Looker, lock string) error {
 	if !held {
 		return q.Hint(ctx, lock)
 	}
-	left += rand.N(10*time.Millisecond) + time.Millisecond
+	left = min(max(left, 0), time.Minute) + rand.N(10*time.Millisecond) + time.Millisecond
 	if err := q.script.Rearm(ctx, lock, left); err != nil {
 		return fmt.Errorf("delayq: set the probe of %q in %q: %w", lock, q.list.Name(), err)
 	}
@@ -198,8 +222,9 @@ func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Rec
 	if err := listq.CheckID(id); err != nil {
 		return Receipt{}, fmt.Errorf("delayq: reschedule: %w", err)
 	}
-	if d < 0 {
-		return Receipt{}, fmt.Errorf("delayq: reschedule %q: %w: delay is negative (%v)", id, listq.ErrInvalid, d)
+	d, err := delay(d)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("delayq: reschedule %q: %w", id, err)
 	}
 	code, at, buried, err := q.script.Reschedule(ctx, id, script.In(d), uuid.NewString())
 	if err != nil {
@@ -223,8 +248,11 @@ func (q *Queue) Promote(ctx context.Context, id string) (Receipt, error) {
 
 // Run is a claimer without workers: until ctx ends, it moves what is due onto
 // the LIST and answers probes with looker, or, if that is nil, by promoting.
-// Consumers do so by themselves; Run serves where they are elsewhere. Faults of
-// Redis are logged to log (nil: not at all) and tried again. It returns nil.
+// Consumers do so by themselves; Run serves where requests are claimed by other
+// means ([listq.Queue.Claim]), or in bursts. What becomes due earlier than all
+// that Run knows of it notices within [listq.Config.Poll]. Probes that fail are
+// logged to log (nil: not at all), other faults of Redis to [listq.Config.Logger];
+// all are tried again. It returns nil when ctx has ended.
 func (q *Queue) Run(ctx context.Context, looker Looker, log *slog.Logger) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)

@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/sidestep-go/sidestep/internal/script"
 	"github.com/sidestep-go/sidestep/retry"
@@ -84,107 +83,142 @@ func (q *Queue) Consume(ctx context.Context, cfg ConsumeConfig, handler Handler)
 	if handler == nil {
 		panic("listq: Consume with a nil handler")
 	}
-	cfg = cfg.withDefaults(q)
-	base := context.WithoutCancel(ctx)
-	c := &consumer{
-		queue: q, cfg: cfg, handler: handler, base: base,
-		token: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		acks: make(chan *Delivery, script.Bound), active: make(map[*Delivery]context.CancelCauseFunc),
-	}
-	q.warnOfEviction(ctx)
+	c := q.consumer(ctx, cfg.withDefaults(q))
+	defer c.end(nil)
+	c.handler, c.token = handler, make(chan struct{}, 1)
 
-	helpers, stop := context.WithCancel(base)
-	var helping sync.WaitGroup
-	helping.Go(func() { c.ackAll() })
-	helping.Go(func() { c.renew(helpers) })
+	var acking, renewing sync.WaitGroup
+	renewed, stop := context.WithCancel(c.base)
+	c.running.Go(func() { q.warnOfEviction(ctx) })
+	acking.Go(c.ackAll)
+	renewing.Go(func() { c.renew(renewed) })
 	c.feed(ctx)
 	c.drain()
 	close(c.acks)
+	acking.Wait()
 	stop()
-	helping.Wait()
+	renewing.Wait()
 	return nil
 }
 
 // Move brings what is due back into the queue, until ctx ends, without consuming
-// anything: the work of [Queue.Claim] with n = 0 at the right times. What nobody
-// could announce it notices within [Config.Poll]. probe answers probes; nil
-// promotes. It returns nil. Package delayq builds its claimer on it.
+// anything: the work of [Queue.Claim] with n = 0 at the right times. What becomes
+// due earlier than all that it knows of, it notices within [Config.Poll]: it
+// leaves the tokens that say so to the consumers. probe answers probes, in a
+// goroutine each; nil promotes. It returns nil. Package delayq builds its claimer
+// on it.
 func (q *Queue) Move(ctx context.Context, probe func(ctx context.Context, lock string)) error {
-	cfg := ConsumeConfig{Probe: probe, Slots: &Slots{freed: make(chan struct{})}}.withDefaults(q)
-	c := &consumer{queue: q, cfg: cfg, base: context.WithoutCancel(ctx), kick: make(chan struct{}, 1)}
+	c := q.consumer(ctx, ConsumeConfig{Probe: probe, Slots: new(Slots)}.withDefaults(q))
+	defer c.end(nil)
 	c.feed(ctx)
-	c.running.Wait()
+	c.drain()
 	return nil
 }
 
-// consumer is one call of Consume.
+// consumer is one call of Consume or Move.
 type consumer struct {
 	queue   *Queue
 	cfg     ConsumeConfig
 	handler Handler
-	base    context.Context // the caller's values, without its end
+
+	base context.Context // the caller's values, without its end
+	late context.Context // ends when the drain timeout is over: the handlers' contexts come from it
+	end  context.CancelCauseFunc
 
 	token chan struct{} // somebody said: look; nil: not listening
-	kick  chan struct{} // a slot is free, or requests are known to be ready
-	more  atomic.Bool   // the last answer said that ready is not empty
+	kick  chan struct{} // a slot is kept for this consumer, or ready is known not to be empty
+	calm  chan struct{} // more has become false
+	more  atomic.Bool   // ready is known not to be empty: no token is needed
 	acks  chan *Delivery
 
-	running sync.WaitGroup // handlers and probes
+	running sync.WaitGroup // handlers, probes, and what hands back requests
 
 	mu     sync.Mutex // guards the field below
 	active map[*Delivery]context.CancelCauseFunc
+	hurry  chan struct{} // a lease has to be renewed sooner than the next time
+}
+
+func (q *Queue) consumer(ctx context.Context, cfg ConsumeConfig) *consumer {
+	c := &consumer{
+		queue: q, cfg: cfg, base: context.WithoutCancel(ctx),
+		kick: make(chan struct{}, 1), calm: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		acks: make(chan *Delivery, script.Bound), active: make(map[*Delivery]context.CancelCauseFunc),
+	}
+	c.late, c.end = context.WithCancelCause(c.base)
+	return c
+}
+
+// grace is how long commands may go on after the end that they were meant for:
+// a claim after Consume was told to stop, a settlement after the drain timeout.
+const grace = 2 * time.Second
+
+// settling returns a context for a settlement: it ends when the drain timeout is
+// over, but not before the grace.
+func (c *consumer) settling() (context.Context, context.CancelFunc) {
+	return outlive(c.base, c.late, grace)
+}
+
+// outlive returns a child of base that ends d after ctx does.
+func outlive(base, ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancel(base)
+	stop := context.AfterFunc(ctx, func() {
+		sleep(out, d)
+		cancel()
+	})
+	return out, func() {
+		stop()
+		cancel()
+	}
 }
 
 // feed is the feeder: it claims for the free slots when there is reason to.
 func (c *consumer) feed(ctx context.Context) {
+	place := c.cfg.Slots.seat(c.kick)
 	wakerCtx, stop := context.WithCancel(ctx)
 	var waking sync.WaitGroup
 	if c.token != nil && !c.queue.cfg.PollOnly {
-		waking.Go(func() { c.wake(wakerCtx) })
+		waking.Go(func() { c.wake(wakerCtx, place) })
 	}
+	claims, done := outlive(c.base, ctx, grace)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	failures := 0
-	for due := false; ctx.Err() == nil; {
+	for ctx.Err() == nil {
+		due := false // whether to look even if no slot is free
 		select {
 		case <-ctx.Done():
-			continue
 		case <-c.token:
 			due = true
 		case <-timer.C:
 			due = true
 		case <-c.kick:
 		}
-		n := c.cfg.Slots.take(script.Bound)
-		if n == 0 && !due {
-			continue
+		if ctx.Err() != nil {
+			break
 		}
-		claimed, err := c.queue.Claim(c.base, n)
+		n := place.take(script.Bound, !due)
+		if n == 0 && !due {
+			continue // the next free slot kicks
+		}
+		claimed, bad, err := c.queue.claim(claims, n)
 		if err != nil {
 			c.cfg.Slots.put(n)
-			failures++
-			if failures == 1 {
+			if failures++; failures == 1 {
 				c.queue.cfg.Logger.WarnContext(ctx, "claims fail; trying on", "queue", c.queue.name, "error", err)
 			}
 			timer.Reset(backoff(failures))
-			due = false
 			continue
 		}
 		if failures > 0 {
 			c.queue.cfg.Logger.InfoContext(ctx, "claims succeed again", "queue", c.queue.name, "failures", failures)
 			failures = 0
 		}
-		due = false
-		c.cfg.Slots.put(n - len(claimed.Deliveries))
-		for _, lock := range claimed.Probes {
-			c.running.Go(func() { c.cfg.Probe(c.base, lock) })
-		}
-		for _, d := range claimed.Deliveries {
-			c.start(d)
-		}
+		c.accept(ctx, n, claimed, bad)
 		c.more.Store(claimed.More)
-		if claimed.More && len(claimed.Deliveries) < n {
-			signal(c.kick) // those passed over were parked; the rest is behind them
+		if claimed.More {
+			signal(c.kick)
+		} else {
+			signal(c.calm)
 		}
 		wait := jitter(c.queue.cfg.Poll)
 		if claimed.Wait >= 0 {
@@ -192,51 +226,130 @@ func (c *consumer) feed(ctx context.Context) {
 		}
 		timer.Reset(wait)
 	}
+	done()
+	place.leave()
 	stop()
 	waking.Wait()
-	ctx, cancel := context.WithTimeout(c.base, 2*time.Second)
+	c.leave(failures > 0)
+}
+
+// leave hands over what a feeder that ends has in its hands: the requests of a
+// claim whose reply was lost, the clock, and the token.
+func (c *consumer) leave(lost bool) {
+	ctx, cancel := context.WithTimeout(c.base, grace)
 	defer cancel()
+	if lost {
+		if claimed, bad, err := c.queue.claim(ctx, 1); err == nil {
+			c.handBack(ctx, append(claimed.Deliveries, deliveries(bad)...))
+		}
+	}
 	if err := c.queue.script.Yield(ctx, c.queue.feed.Feeder); err != nil {
 		c.queue.cfg.Logger.WarnContext(ctx, "the clock was not handed over; the others notice within their poll",
 			"queue", c.queue.name, "error", err)
 	}
 }
 
-// freed gives a slot back, and claims for it if there is something to claim.
-func (c *consumer) freed() {
-	c.cfg.Slots.put(1)
-	if c.more.Load() {
-		signal(c.kick)
+// accept starts what was claimed for n slots, and gives back the slots that
+// remain. What cannot start goes back to the queue: what is too much, since the
+// answer to a claim whose first reply was lost can hold more than was asked for;
+// what came too late; and all of it if ctx has ended meanwhile.
+func (c *consumer) accept(ctx context.Context, n int, claimed Claimed, bad []undecodable) {
+	var back []*Delivery
+	for _, d := range claimed.Deliveries {
+		if n == 0 || d.left() <= 0 || ctx.Err() != nil {
+			back = append(back, d)
+			continue
+		}
+		n--
+		c.start(d)
+	}
+	c.cfg.Slots.put(n)
+	if len(back) > 0 {
+		c.running.Go(func() {
+			ctx, cancel := c.settling()
+			defer cancel()
+			c.handBack(ctx, back)
+			signal(c.kick)
+		})
+	}
+	for _, b := range bad {
+		c.running.Go(func() {
+			ctx, cancel := c.settling()
+			defer cancel()
+			b.bury(ctx)
+		})
+	}
+	for _, lock := range claimed.Probes {
+		c.running.Go(func() { c.cfg.Probe(c.late, lock) })
 	}
 }
 
+func deliveries(bad []undecodable) []*Delivery {
+	out := make([]*Delivery, len(bad))
+	for i, b := range bad {
+		out[i] = b.Delivery
+	}
+	return out
+}
+
+// handBack requeues claimed requests, at most 128, in one command.
+func (c *consumer) handBack(ctx context.Context, all []*Delivery) {
+	if len(all) == 0 {
+		return
+	}
+	var codes []script.Code
+	err := persist(ctx, func() time.Duration { return longest(all) }, func() (err error) {
+		codes, err = c.queue.script.Requeue(ctx, leases(all))
+		return err
+	})
+	c.settled(ctx, "requeue", all, codes, err)
+}
+
+// settled records the answer to a settlement of several deliveries.
+func (c *consumer) settled(ctx context.Context, verb string, all []*Delivery, codes []script.Code, err error) {
+	for i, d := range all {
+		if err != nil {
+			c.report(d, fmt.Errorf("listq: %s %q in %q: %w", verb, d.ID, c.queue.name, err))
+			continue
+		}
+		if d.settle(func() error { return nil }) == nil {
+			c.report(d, d.concluded(ctx, verb, codes[i], nil))
+		}
+	}
+}
+
+// report logs a settlement that failed: the request will run again.
+func (c *consumer) report(d *Delivery, err error) {
+	switch {
+	case err == nil || errors.Is(err, ErrSettled):
+	case errors.Is(err, ErrStale):
+		c.queue.cfg.Logger.InfoContext(c.base, "a request was no longer this worker's", "queue", c.queue.name, "id", d.ID, "error", err)
+	default:
+		c.queue.cfg.Logger.WarnContext(c.base, "not settled; the request runs again when its lease ends",
+			"queue", c.queue.name, "id", d.ID, "error", err)
+	}
+}
+
+var errExited = errors.New("handler ended its goroutine (runtime.Goexit)")
+
 // start runs the handler of a delivery in a goroutine of its own.
 func (c *consumer) start(d *Delivery) {
-	ctx, cancel := context.WithCancelCause(c.base)
+	ctx, cancel := context.WithCancelCause(c.late)
 	c.mu.Lock()
 	c.active[d] = cancel
 	c.mu.Unlock()
+	if d.left() < c.queue.cfg.Lease*2/3 { // the answer came late
+		signal(c.hurry)
+	}
 	c.running.Go(func() {
-		err := c.handle(ctx, d)
-		cause := context.Cause(ctx)
-		cancel(nil)
-		if err == nil && !d.Settled() {
-			c.acks <- d // gives the slot back
-			return
-		}
-		if !d.Settled() {
-			c.failed(d, err, cause)
-		}
-		c.done(d)
-		c.freed()
+		err := errExited
+		defer func() {
+			cause := context.Cause(ctx)
+			cancel(nil)
+			c.finish(d, err, cause)
+		}()
+		err = c.handle(ctx, d)
 	})
-}
-
-// done takes a settled delivery off the list of those to renew.
-func (c *consumer) done(d *Delivery) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.active, d)
 }
 
 // handle calls the handler and turns a panic into an error.
@@ -256,39 +369,47 @@ func (c *consumer) handle(ctx context.Context, d *Delivery) (err error) {
 	return c.handler(ctx, d)
 }
 
-// failed settles a delivery whose handler returned an error.
-func (c *consumer) failed(d *Delivery, err, cause error) {
-	if errors.Is(cause, ErrStale) {
-		return // nothing to settle: it is another's
-	}
-	var settling error
-	if errors.Is(cause, ErrDraining) {
-		settling = d.Requeue(c.base)
-	} else {
-		attempt := d.Attempts + 1
-		delay, ok := c.cfg.Backoff.Next(attempt, time.Since(d.Accepted))
-		if ok {
-			settling = d.Nack(c.base, delay, c.cfg.MaxAttempts, err.Error())
-		} else {
-			settling = d.Bury(c.base, "attempts: "+err.Error())
+// finish settles a delivery, unless its handler did, and gives its slot back.
+func (c *consumer) finish(d *Delivery, err, cause error) {
+	if !d.Settled() {
+		if err == nil {
+			d.settling.Store(true)
+			c.acks <- d // gives the slot back when the answer is there
+			return
 		}
+		c.report(d, c.failed(d, err, cause))
 	}
-	c.report(d, settling)
+	c.done(d)
+	c.cfg.Slots.put(1)
 }
 
-// report logs a settlement that failed: the request will run again.
-func (c *consumer) report(d *Delivery, err error) {
-	if err != nil && !errors.Is(err, ErrSettled) {
-		c.queue.cfg.Logger.WarnContext(c.base, "not settled; the request runs again when its lease ends, unless it is another's",
-			"queue", c.queue.name, "id", d.ID, "error", err)
+// done takes a delivery off the list of those to renew.
+func (c *consumer) done(d *Delivery) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.active, d)
+}
+
+// failed settles a delivery whose handler returned an error. A handler whose
+// context was ended failed because of that, so it costs no attempt.
+func (c *consumer) failed(d *Delivery, err, cause error) error {
+	ctx, cancel := c.settling()
+	defer cancel()
+	if errors.Is(cause, ErrStale) || errors.Is(cause, ErrDraining) {
+		return d.Requeue(ctx) // as stale, most likely it is refused, which is how its lock's next is found
 	}
+	delay, ok := c.cfg.Backoff.Next(d.Attempts+1, time.Since(d.Accepted))
+	if !ok {
+		return d.Bury(ctx, "attempts: "+err.Error())
+	}
+	return d.Nack(ctx, max(delay, 0), c.cfg.MaxAttempts, err.Error())
 }
 
 // ackAll acknowledges what the handlers finished: all that came in while the
 // last answer was under way goes in one command.
 func (c *consumer) ackAll() {
 	for d := range c.acks {
-		batch := append(make([]*Delivery, 0, script.Bound), d)
+		batch := append(make([]*Delivery, 0, 8), d)
 	gather:
 		for len(batch) < script.Bound {
 			select {
@@ -306,149 +427,155 @@ func (c *consumer) ackAll() {
 }
 
 func (c *consumer) ack(batch []*Delivery) {
-	leases := make([]script.Lease, len(batch))
-	latest := time.Time{}
-	for i, d := range batch {
-		leases[i] = d.lease
-		if e := d.LeaseExpires(); e.After(latest) {
-			latest = e
-		}
-	}
-	for try := 1; ; try++ {
-		codes, more, buried, err := c.queue.script.Ack(c.base, c.queue.cfg.Resend, leases)
-		if err == nil {
-			c.queue.dead(c.base, buried)
-			c.more.Store(more)
-			for i, d := range batch {
-				if err := d.acked(c.base, codes[i]); err != nil {
-					c.report(d, err)
-				}
-			}
-			break
-		}
-		var reply redis.Error
-		wait := backoff(try)
-		if errors.As(err, &reply) && !passing(reply) || time.Now().Add(wait).After(latest) {
-			for _, d := range batch {
-				c.report(d, fmt.Errorf("listq: ack %q in %q: %w", d.ID, c.queue.name, err))
-			}
-			break
-		}
-		sleep(c.base, wait)
-	}
+	ctx, cancel := c.settling()
+	defer cancel()
+	var codes []script.Code
+	var buried []script.Buried
+	more := false
+	err := persist(ctx, func() time.Duration { return longest(batch) }, func() (err error) {
+		codes, more, buried, err = c.queue.script.Ack(ctx, c.queue.cfg.Resend, leases(batch))
+		return err
+	})
+	c.queue.dead(ctx, buried)
+	c.settled(ctx, "ack", batch, codes, err)
 	for _, d := range batch {
 		c.done(d)
 	}
 	c.cfg.Slots.put(len(batch))
-	if c.more.Load() {
+	if more { // such as the next in line of a lock
 		signal(c.kick)
 	}
 }
 
-// acked records the answer to an ack that was not sent through Settle.
-func (d *Delivery) acked(ctx context.Context, code script.Code) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.settled {
-		return ErrSettled
+func leases(all []*Delivery) []script.Lease {
+	out := make([]script.Lease, len(all))
+	for i, d := range all {
+		out[i] = d.lease
 	}
-	d.settled = true
-	return d.concluded(ctx, "ack", code, nil)
+	return out
+}
+
+// longest returns how long the last of the leases has to run.
+func longest(all []*Delivery) time.Duration {
+	left := all[0].left()
+	for _, d := range all[1:] {
+		left = max(left, d.left())
+	}
+	return left
 }
 
 // renew extends the leases of all that is running, every third of a lease, and
-// ends the context of a handler whose lease is lost.
+// ends the context of a handler whose lease is lost. The extension runs beside
+// the watch on the leases' ends, which must not wait for an answer of Redis.
 func (c *consumer) renew(ctx context.Context) {
 	every := c.queue.cfg.Lease / 3
-	t := time.NewTimer(every)
-	defer t.Stop()
+	extend, watch := time.NewTimer(every), time.NewTimer(every)
+	defer extend.Stop()
+	defer watch.Stop()
+	var answer chan error // nil: no extension is under way
+	failing := false
+	hurry := c.hurry
 	for {
 		select {
 		case <-ctx.Done():
+			if answer != nil {
+				<-answer
+			}
 			return
-		case <-t.C:
+		case <-hurry:
+			extend.Reset(0)
+			watch.Reset(0)
+		case <-watch.C:
+			watch.Reset(c.expire())
+		case <-extend.C:
+			answer, hurry = make(chan error, 1), nil
+			go func() { answer <- c.extend(ctx) }()
+		case err := <-answer:
+			answer, hurry = nil, c.hurry
+			next := every
+			if err != nil {
+				next = max(every/8, 5*time.Millisecond)
+				if !failing {
+					c.queue.cfg.Logger.WarnContext(ctx, "leases were not extended; trying on", "queue", c.queue.name, "error", err)
+				}
+			}
+			failing = err != nil
+			extend.Reset(next)
 		}
-		next := every
-		if !c.extend() {
-			next = max(every/8, 5*time.Millisecond)
-		}
-		t.Reset(min(next, c.expire()))
 	}
 }
 
-// extend extends the leases of all that is running and tells whether Redis
-// answered.
-func (c *consumer) extend() bool {
+// extend extends the leases of all that is running.
+func (c *consumer) extend(ctx context.Context) (failed error) {
 	c.mu.Lock()
 	all := make([]*Delivery, 0, len(c.active))
 	for d := range c.active {
-		all = append(all, d)
+		if !d.settled.Load() {
+			all = append(all, d)
+		}
 	}
 	c.mu.Unlock()
-	answered := true
-	for len(all) > 0 {
-		batch := all[:min(len(all), script.Bound)]
-		all = all[len(batch):]
-		leases := make([]script.Lease, len(batch))
-		for i, d := range batch {
-			leases[i] = d.lease
-		}
-		ctx, cancel := context.WithTimeout(c.base, c.queue.cfg.Lease/3)
+	for batch := range slices.Chunk(all, script.Bound) {
+		ctx, cancel := context.WithTimeout(ctx, c.queue.cfg.Lease/3)
 		sent := time.Now()
-		codes, err := c.queue.script.Extend(ctx, c.queue.cfg.Lease, leases)
+		codes, err := c.queue.script.Extend(ctx, c.queue.cfg.Lease, leases(batch))
 		cancel()
 		if err != nil {
-			c.queue.cfg.Logger.WarnContext(c.base, "leases were not extended; trying on", "queue", c.queue.name, "error", err)
-			answered = false
+			failed = err
 			continue
 		}
 		for i, d := range batch {
-			if codes[i] == script.Done {
+			switch {
+			case codes[i] == script.Done:
 				d.extended(sent)
-			} else {
-				c.end(d, ErrStale)
+			case d.settling.Load(): // that is why; or the settlement will say so
+			default:
+				c.lose(d)
 			}
 		}
 	}
-	return answered
+	return failed
 }
 
 // expire ends the context of handlers whose lease has run out unrenewed, and
 // returns how long until the next one would.
 func (c *consumer) expire() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := time.Now()
+	var lost []*Delivery
 	next := c.queue.cfg.Lease
-	for d, cancel := range c.active {
-		left := d.LeaseExpires().Sub(now)
-		if left <= 0 {
-			cancel(ErrStale)
-		} else {
+	c.mu.Lock()
+	for d := range c.active {
+		switch left := d.left(); {
+		case d.settled.Load() || d.lost.Load():
+		case left <= 0 && d.settling.Load():
+			next = min(next, c.queue.cfg.Lease/16) // unless that succeeds
+		case left <= 0:
+			lost = append(lost, d)
+		default:
 			next = min(next, left)
 		}
+	}
+	c.mu.Unlock()
+	for _, d := range lost {
+		c.lose(d)
 	}
 	return next
 }
 
-func (c *consumer) end(d *Delivery, cause error) {
+// lose ends the context of a handler whose request is no longer its own.
+func (c *consumer) lose(d *Delivery) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if cancel := c.active[d]; cancel != nil {
-		cancel(cause)
+	cancel := c.active[d]
+	c.mu.Unlock()
+	if cancel != nil {
+		cancel(ErrStale)
+		d.stale(c.base)
 	}
 }
 
 // drain waits for the handlers: for the drain timeout as they are, then with
 // their contexts ended.
 func (c *consumer) drain() {
-	t := time.AfterFunc(c.cfg.DrainTimeout, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for _, cancel := range c.active {
-			cancel(ErrDraining)
-		}
-	})
+	t := time.AfterFunc(c.cfg.DrainTimeout, func() { c.end(ErrDraining) })
 	defer t.Stop()
 	c.running.Wait()
 }

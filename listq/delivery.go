@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,8 @@ import (
 //
 // The methods that settle try again while Redis does not answer, until ctx is
 // done or the lease has run out. They return [ErrStale] if the request is no
-// longer this worker's; then nothing was changed.
+// longer this worker's; then nothing was changed. After any other error it is
+// not known whether the request was settled; it may be tried again.
 type Delivery struct {
 	Request
 	// Deliveries counts the claims of this request, this one included.
@@ -29,29 +31,52 @@ type Delivery struct {
 	Attempts int
 	// Deferrals counts how often it met a held lock.
 	Deferrals int
-	// Accepted is when it was pushed, by the server's clock.
+	// Accepted is when it was pushed or scheduled, or revived since, by the
+	// server's clock.
 	Accepted time.Time
 
 	queue *Queue
 	lease script.Lease
-	until atomic.Int64 // end of the lease by this process's clock, ns since 1970
+	until atomic.Pointer[time.Time] // end of the lease by this process's clocks
+	lost  atomic.Bool               // it is known to be another's, and the hook was told
 
-	mu      sync.Mutex // held while a settlement is under way; guards the field below
-	settled bool
+	mu       sync.Mutex  // held while a settlement is under way
+	settling atomic.Bool // a settlement is under way, or done
+	settled  atomic.Bool // written with mu held
 }
 
 // Queue returns the queue that the request was claimed from.
 func (d *Delivery) Queue() *Queue { return d.queue }
 
 // LeaseExpires returns when the lease ends at the earliest, by this process's
-// clock.
-func (d *Delivery) LeaseExpires() time.Time { return time.Unix(0, d.until.Load()) }
+// clock: it counts from before the claim, or the extension, was sent.
+func (d *Delivery) LeaseExpires() time.Time { return *d.until.Load() }
 
-// Settled tells whether the delivery has been settled.
+// left returns how long the lease has to run by the clock that says less: the
+// monotonic one may stand still while the machine sleeps, the other can be set
+// back.
+func (d *Delivery) left() time.Duration {
+	until, now := *d.until.Load(), time.Now()
+	return min(until.Sub(now), until.Round(0).Sub(now.Round(0)))
+}
+
+// extended records a lease that began at sent, unless a later one is known.
+func (d *Delivery) extended(sent time.Time) {
+	until := sent.Add(d.queue.cfg.Lease)
+	for {
+		old := d.until.Load()
+		if old != nil && !until.After(*old) || d.until.CompareAndSwap(old, &until) {
+			return
+		}
+	}
+}
+
+// Settled tells whether the delivery has been settled. It waits for a settlement
+// that is under way.
 func (d *Delivery) Settled() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.settled
+	return d.settled.Load()
 }
 
 // Ack removes the request: it is done. If it has a lock, the next request in
@@ -67,9 +92,10 @@ func (d *Delivery) Ack(ctx context.Context) error {
 }
 
 // Nack counts a failed attempt and brings the request back after delay, or makes
-// it dead if that was the last of maxAttempts (0: no limit). note, such as the
-// error, is kept with it. If it has a lock, it leaves that lock's line
-// meanwhile.
+// it dead if that was the last of maxAttempts (0: no limit). The first 1,024
+// bytes of note, such as the error's text, are kept with it. If it has a lock, it
+// leaves that lock's line meanwhile. A negative delay is an error that matches
+// [ErrInvalid].
 func (d *Delivery) Nack(ctx context.Context, delay time.Duration, maxAttempts int, note string) error {
 	return d.nack(ctx, delay, maxAttempts, note, false)
 }
@@ -90,8 +116,8 @@ func (d *Delivery) nack(ctx context.Context, delay time.Duration, most int, note
 	})
 }
 
-// Bury makes the request dead at once, for the given reason: it can never
-// succeed.
+// Bury makes the request dead at once, for the given reason (its first 1,024
+// bytes): it can never succeed.
 func (d *Delivery) Bury(ctx context.Context, reason string) error {
 	return d.Settle(ctx, "bury", func(ctx context.Context, q *script.Queue, l script.Lease) (script.Code, []script.Buried, error) {
 		return q.Bury(ctx, l, clip(reason))
@@ -110,8 +136,9 @@ func (d *Delivery) Requeue(ctx context.Context) error {
 	})
 }
 
-// Extend makes the lease last for [Config.Lease] from now. Handlers under
-// Consume need not call it.
+// Extend makes the lease last for [Config.Lease] from now, in one round trip. It
+// returns [ErrStale] if the request is settled or no longer this worker's.
+// Handlers under Consume need not call it.
 func (d *Delivery) Extend(ctx context.Context) error {
 	sent := time.Now()
 	codes, err := d.queue.script.Extend(ctx, d.queue.cfg.Lease, []script.Lease{d.lease})
@@ -125,54 +152,104 @@ func (d *Delivery) Extend(ctx context.Context) error {
 	return nil
 }
 
-func (d *Delivery) extended(sent time.Time) { d.until.Store(sent.Add(d.queue.cfg.Lease).UnixNano()) }
-
 // Settle settles the delivery by fn, for package delayq. verb is for the error.
 func (d *Delivery) Settle(ctx context.Context, verb string,
 	fn func(context.Context, *script.Queue, script.Lease) (script.Code, []script.Buried, error),
 ) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.settled {
-		return ErrSettled
-	}
-	for try := 1; ; try++ {
-		code, buried, err := fn(ctx, d.queue.script, d.lease)
-		if err == nil {
-			d.settled = true
-			return d.concluded(ctx, verb, code, buried)
-		}
-		wait := backoff(try)
-		var reply redis.Error
-		if ctx.Err() != nil || errors.As(err, &reply) && !passing(reply) || time.Now().Add(wait).After(d.LeaseExpires()) {
+	var code script.Code
+	var buried []script.Buried
+	err := d.settle(func() error {
+		err := persist(ctx, d.left, func() (err error) {
+			code, buried, err = fn(ctx, d.queue.script, d.lease)
+			return err
+		})
+		if err != nil {
 			return fmt.Errorf("listq: %s %q in %q: %w", verb, d.ID, d.queue.name, err)
 		}
-		sleep(ctx, wait)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return d.concluded(ctx, verb, code, buried)
+}
+
+// settle marks the delivery as settled if fn succeeds. For as long as fn runs,
+// the renewal knows that a lease which is gone may have been settled.
+func (d *Delivery) settle(fn func() error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.settled.Load() {
+		return ErrSettled
+	}
+	d.settling.Store(true)
+	if err := fn(); err != nil {
+		d.settling.Store(false)
+		return err
+	}
+	d.settled.Store(true)
+	return nil
+}
+
+// concluded says what a script's answer means. It runs without d.mu, for the
+// hooks' sake.
+//
+// If the answer is not that of a first settlement, the request may have been
+// cancelled or leased anew meanwhile, and the next in line have met the lock
+// that this worker had. It was this worker that was told so when it released the
+// lock, so it promotes.
+func (d *Delivery) concluded(ctx context.Context, verb string, code script.Code, buried []script.Buried) error {
+	d.queue.dead(ctx, buried)
+	if code == script.Stale || code == script.Already {
+		if code == script.Stale {
+			d.stale(ctx)
+		}
+		if d.Lock != "" && verb != "park" { // who parks did not have the lock
+			if err := d.queue.Promote(ctx, d.Lock); err != nil {
+				d.queue.cfg.Logger.WarnContext(ctx, "the next request in line was not promoted; its probe will",
+					"queue", d.queue.name, "lock", d.Lock, "error", err)
+			}
+		}
+	}
+	if code == script.Stale {
+		return fmt.Errorf("listq: %s %q in %q: %w", verb, d.ID, d.queue.name, ErrStale)
+	}
+	return nil
+}
+
+// stale calls the hook, once per delivery.
+func (d *Delivery) stale(ctx context.Context) {
+	if d.lost.CompareAndSwap(false, true) && d.queue.cfg.Hooks.Stale != nil {
+		d.queue.cfg.Hooks.Stale(ctx, d)
 	}
 }
 
-// concluded says what a script's answer means. A worker that was late may have
-// released the request's lock, and been told so; then nobody else promotes.
-func (d *Delivery) concluded(ctx context.Context, verb string, code script.Code, buried []script.Buried) error {
-	d.queue.dead(ctx, buried)
-	if code != script.Stale {
-		return nil
-	}
-	if h := d.queue.cfg.Hooks.Stale; h != nil {
-		h(ctx, d)
-	}
-	if d.Lock != "" {
-		if err := d.queue.Promote(ctx, d.Lock); err != nil {
-			d.queue.cfg.Logger.WarnContext(ctx, "the next request in line was not promoted; its probe will",
-				"queue", d.queue.name, "lock", d.Lock, "error", err)
+// persist calls fn until it succeeds. It gives up, with fn's last error, when
+// ctx is done, when the next try would come later than in left, or when the
+// error is one that stays.
+func persist(ctx context.Context, left func() time.Duration, fn func() error) error {
+	for try := 1; ; try++ {
+		err := fn()
+		if err == nil {
+			return nil
+		}
+		wait := backoff(try)
+		var reply redis.Error
+		if errors.Is(err, redis.ErrClosed) || errors.As(err, &reply) && !passing(reply) || wait > left() {
+			return err
+		}
+		if sleep(ctx, wait); ctx.Err() != nil {
+			return fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 		}
 	}
-	return fmt.Errorf("listq: %s %q in %q: %w", verb, d.ID, d.queue.name, ErrStale)
 }
 
 // passing tells whether an error reply of Redis may be gone when tried again.
 func passing(err redis.Error) bool {
-	for _, prefix := range []string{"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY", "OOM", "NOREPLICAS", "MISCONF"} {
+	for _, prefix := range []string{
+		"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY", "OOM", "NOREPLICAS", "MISCONF",
+		"max number of clients",
+	} {
 		if redis.HasErrorPrefix(err, prefix) {
 			return true
 		}
@@ -181,7 +258,12 @@ func passing(err redis.Error) bool {
 }
 
 // clip bounds a note, which is stored with the request.
-func clip(note string) string { return note[:min(len(note), 1024)] }
+func clip(note string) string {
+	if len(note) <= 1024 {
+		return note
+	}
+	return strings.ToValidUTF8(note[:1024], "")
+}
 
 // backoff is the pause after the given number of failed tries: up to 25 ms,
 // doubling to 1 s, with full jitter.
@@ -189,6 +271,7 @@ func backoff(try int) time.Duration {
 	return rand.N(min(25*time.Millisecond<<min(try-1, 10), time.Second)) + time.Millisecond
 }
 
+// sleep returns after d, or when ctx is done.
 func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()

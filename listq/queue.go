@@ -117,42 +117,69 @@ type Claimed struct {
 // wait: no request is no error. n = 0 only brings back.
 //
 // Most callers want [Queue.Consume] instead. Those who claim by themselves
-// extend the leases, and settle each delivery by Ack, Nack or Requeue. Claims of
-// one Queue run one after another. After an error of the network, the next call
-// returns what the lost reply held.
+// extend the leases, and settle each delivery by Ack, Nack or Requeue. Requests
+// that cannot be decoded are buried, at a further round trip each. Claims of one
+// Queue run one after another.
+//
+// After an error of the network, the next call returns what the lost reply held,
+// which may be more than it asked for, and whose leases began with the first try.
 func (q *Queue) Claim(ctx context.Context, n int) (Claimed, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.sent.IsZero() && n > 0 {
-		q.sent = time.Now()
+	c, bad, err := q.claim(ctx, n)
+	for _, b := range bad {
+		b.bury(ctx)
 	}
-	sent := q.sent // of a lost claim that is sent again: then its leases began
-	c, err := q.script.Claim(ctx, &q.feed, q.claims+1, max(n, 0))
+	return c, err
+}
+
+// undecodable is a claimed request whose stored form this program cannot read.
+type undecodable struct {
+	*Delivery
+	why error
+}
+
+func (u undecodable) bury(ctx context.Context) {
+	if err := u.Bury(ctx, "undecodable: "+u.why.Error()); err != nil {
+		u.queue.cfg.Logger.WarnContext(ctx, "an undecodable request could not be buried", "queue", u.queue.name, "id", u.ID, "error", err)
+	}
+}
+
+func (q *Queue) claim(ctx context.Context, n int) (_ Claimed, bad []undecodable, err error) {
+	c, sent, token, err := q.claimNext(ctx, max(n, 0))
 	if err != nil {
-		return Claimed{}, fmt.Errorf("listq: claim from %q: %w", q.name, err)
+		return Claimed{}, nil, fmt.Errorf("listq: claim from %q: %w", q.name, err)
 	}
-	token := q.feed.Token(q.claims + 1)
-	if n > 0 {
-		q.claims++
-		q.sent = time.Time{}
-	}
-	out := Claimed{Probes: c.Probes, Wait: c.Wait, More: c.More}
 	q.dead(ctx, c.Buried)
+	out := Claimed{Probes: c.Probes, Wait: c.Wait, More: c.More}
 	for _, it := range c.Items {
 		d := &Delivery{
 			Deliveries: it.Deliveries, Attempts: it.Attempts, Deferrals: it.Deferrals, Accepted: it.Accepted,
 			queue: q, lease: script.Lease{ID: it.ID, Token: token},
 		}
-		d.until.Store(sent.Add(q.cfg.Lease).UnixNano())
+		d.extended(sent)
 		if d.Request, err = decode(it.ID, it.Body); err != nil {
-			if err := d.Bury(ctx, "undecodable: "+err.Error()); err != nil {
-				q.cfg.Logger.WarnContext(ctx, "an undecodable request could not be buried", "queue", q.name, "id", it.ID, "error", err)
-			}
+			bad = append(bad, undecodable{d, err})
 			continue
 		}
 		out.Deliveries = append(out.Deliveries, d)
 	}
-	return out, nil
+	return out, bad, nil
+}
+
+// claimNext makes the next claim, or makes one again whose reply was lost. It
+// returns when that was first sent: the leases began no earlier.
+func (q *Queue) claimNext(ctx context.Context, n int) (_ script.Claimed, sent time.Time, token string, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	number := q.claims + 1
+	if n > 0 && q.sent.IsZero() {
+		q.sent = time.Now()
+	}
+	sent = q.sent
+	c, err := q.script.Claim(ctx, &q.feed, number, n)
+	if err == nil && n > 0 {
+		q.claims, q.sent = number, time.Time{}
+	}
+	return c, sent, q.feed.Token(number), err
 }
 
 // Promote tells the queue that a lock may be free: its oldest request in line
