@@ -24,7 +24,7 @@ type Code int
 const (
 	Stale   Code = 0 // nothing changed: unknown, or leased to somebody else
 	Done    Code = 1
-	Already Code = 2 // nothing changed: this very call was applied before
+	Already Code = 2 // nothing changed: this very call was applied before, or the request was cancelled a short while ago
 	Refused Code = 3 // nothing changed: not possible where the request is
 	Died    Code = 3 // nack, park: a cap was reached, the request is dead
 )
@@ -68,7 +68,7 @@ func (q *Queue) Push(ctx context.Context, entries []Entry) ([]Code, error) {
 	for _, e := range entries {
 		args = append(args, e.ID, e.Body, e.Lock, ms(e.MaxWait))
 	}
-	return codes(push.Run(ctx, q.rdb, q.keys.All(), args...))
+	return codes(push.Run(ctx, q.rdb, q.keys.All(), args...), len(entries))
 }
 
 // Due is a time for schedule, parknew and reschedule.
@@ -131,8 +131,12 @@ var claim = compile("claim")
 // Claim leases up to n requests, at most Bound. number counts the feeder's
 // claims, from 1; a claim whose answer was lost is made again with its number.
 func (q *Queue) Claim(ctx context.Context, f *Feed, number int64, n int) (Claimed, error) {
-	v, err := claim.Run(ctx, q.rdb, q.keys.With(f.Feeder), f.Feeder, number, min(n, Bound), ms(f.Lease),
-		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain)).Slice()
+	return claimed(claim.Run(ctx, q.rdb, q.keys.With(f.Feeder), f.Feeder, number, min(n, Bound), ms(f.Lease),
+		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain)))
+}
+
+func claimed(cmd *redis.Cmd) (Claimed, error) {
+	v, err := cmd.Slice()
 	if err != nil {
 		return Claimed{}, err
 	}
@@ -164,13 +168,22 @@ type Lease struct {
 var ack = compile("ack")
 
 // Ack removes finished requests. Their ids are remembered for window.
+//
+// A worker that was told of parked requests when it released the lock, and whose
+// Ack, Nack or Bury then answers anything but Done or Died, calls Promote: the
+// request may have been cancelled or leased anew in the meantime, and the next in
+// line have met the worker's own lock.
 func (q *Queue) Ack(ctx context.Context, window time.Duration, leases []Lease) (codes []Code, more bool, _ []Buried, err error) {
-	v, err := ack.Run(ctx, q.rdb, q.keys.All(), withLeases(ms(window), leases)...).Slice()
+	return acked(ack.Run(ctx, q.rdb, q.keys.All(), withLeases(ms(window), leases)...), len(leases))
+}
+
+func acked(cmd *redis.Cmd, n int) (codes []Code, more bool, _ []Buried, err error) {
+	v, err := cmd.Slice()
 	if err != nil {
 		return nil, false, nil, err
 	}
 	r := reader{v: v}
-	codes = r.codes()
+	codes = r.codes(n)
 	more = r.number() == 1
 	return codes, more, r.buried(), first("ack", r.err)
 }
@@ -219,14 +232,14 @@ func (q *Queue) Requeue(ctx context.Context, leases []Lease) ([]Code, error) {
 	for _, l := range leases {
 		args = append(args, l.ID, l.Token)
 	}
-	return codes(requeue.Run(ctx, q.rdb, q.keys.All(), args...))
+	return codes(requeue.Run(ctx, q.rdb, q.keys.All(), args...), len(leases))
 }
 
 var extend = compile("extend")
 
 // Extend makes leases last for d from now.
 func (q *Queue) Extend(ctx context.Context, d time.Duration, leases []Lease) ([]Code, error) {
-	return codes(extend.Run(ctx, q.rdb, q.keys.All(), withLeases(ms(d), leases)...))
+	return codes(extend.Run(ctx, q.rdb, q.keys.All(), withLeases(ms(d), leases)...), len(leases))
 }
 
 var promote = compile("promote")
@@ -255,7 +268,11 @@ var reschedule = compile("reschedule")
 // Reschedule makes an unclaimed request due at another time. stamp is unique to
 // the call.
 func (q *Queue) Reschedule(ctx context.Context, id string, due Due, stamp string) (Code, time.Time, []Buried, error) {
-	v, err := reschedule.Run(ctx, q.rdb, q.keys.All(), id, string(due), stamp).Slice()
+	return rescheduled(reschedule.Run(ctx, q.rdb, q.keys.All(), id, string(due), stamp))
+}
+
+func rescheduled(cmd *redis.Cmd) (Code, time.Time, []Buried, error) {
+	v, err := cmd.Slice()
 	if err != nil {
 		return 0, time.Time{}, nil, err
 	}
@@ -290,13 +307,14 @@ func withLeases(head any, leases []Lease) []any {
 	return args
 }
 
-func codes(cmd *redis.Cmd) ([]Code, error) {
+// codes reads a reply of n codes.
+func codes(cmd *redis.Cmd, n int) ([]Code, error) {
 	v, err := cmd.Slice()
 	if err != nil {
 		return nil, err
 	}
 	r := reader{v: []any{v}}
-	return r.codes(), first("codes", r.err)
+	return r.codes(n), first("codes", r.err)
 }
 
 func dated(cmd *redis.Cmd) (Code, time.Time, error) {
@@ -365,13 +383,17 @@ func (r *reader) list() []any {
 	return l
 }
 
-func (r *reader) codes() []Code {
+// codes reads a list of n codes, of which its callers rely on having n.
+func (r *reader) codes(n int) []Code {
 	l := reader{v: r.list()}
-	out := make([]Code, 0, len(l.v))
-	for len(l.v) > 0 {
-		out = append(out, Code(l.number()))
+	out := make([]Code, n)
+	for i := range out {
+		out[i] = Code(l.number())
 	}
-	if l.err != nil {
+	if len(l.v) > 0 {
+		l.fail("has too many codes")
+	}
+	if l.err != nil && r.err == nil {
 		r.err = l.err
 	}
 	return out
@@ -383,7 +405,7 @@ func (r *reader) buried() []Buried {
 	for len(l.v) > 0 && l.err == nil {
 		out = append(out, Buried{ID: l.text(), Reason: l.text()})
 	}
-	if l.err != nil {
+	if l.err != nil && r.err == nil {
 		r.err = l.err
 	}
 	return out

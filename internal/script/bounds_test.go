@@ -1,0 +1,201 @@
+package script_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/redistest"
+	"github.com/sidestep-go/sidestep/internal/script"
+)
+
+// count is how many requests are in each place.
+func count(w *world) map[byte]int {
+	n := map[byte]int{}
+	for _, r := range w.reqs {
+		n[r.place]++
+	}
+	return n
+}
+
+// many writes n requests that differ by their number, %d in part.
+func many(n int, part string) string {
+	var b strings.Builder
+	for i := 1; i <= n; i++ {
+		b.WriteString(strings.ReplaceAll(part, "%d", fmt.Sprint(i)) + "\n")
+	}
+	return b.String()
+}
+
+// list is a ready list of n requests.
+func list(n int) string {
+	s := "ready"
+	for i := 1; i <= n; i++ {
+		s += fmt.Sprintf(" %d", i)
+	}
+	return s
+}
+
+// No claim takes or moves more than Bound, whatever has piled up, and the next
+// one goes on (I9).
+func TestBounds(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		seed  string
+		slots int
+		after []map[byte]int // after each claim
+	}{
+		{"due", many(300, "%d d@-10"), 0, []map[byte]int{{'d': 172, 'r': 128}, {'d': 44, 'r': 256}, {'r': 300}}},
+		{"leases", many(300, "%d l@-10 tok=g:1"), 0, []map[byte]int{{'l': 172, 'r': 128}, {'l': 44, 'r': 256}, {'r': 300}}},
+		{"slots", many(300, "%d r") + list(300), 1000, []map[byte]int{{'r': 172, 'l': 128}, {'r': 44, 'l': 256}, {'l': 300}}},
+		{"gated", many(300, "%d r A#%d") + list(300) + "; 999 l@60 A#1 tok=g:1; held A=999; seq 999", 1000,
+			[]map[byte]int{{'r': 172, 'l': 1, 'p': 128}, {'r': 44, 'l': 1, 'p': 256}, {'l': 1, 'p': 300}}},
+		{"left behind", list(300) + "; 300 r", 1000, []map[byte]int{{'r': 1}, {'r': 1}, {'l': 1}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+				q := testQueue(rdb)
+				parse(t, serverTime(t, rdb), c.seed).write(t, q)
+				for i, want := range c.after {
+					got, err := q.Claim(t.Context(), defaultFeed(), int64(i+1), c.slots)
+					if err != nil {
+						t.Fatalf("claim %d: %v", i+1, err)
+					}
+					w, bad := read(t, q)
+					if n := count(w); fmt.Sprint(n) != fmt.Sprint(want) || len(bad) > 0 {
+						t.Errorf("after claim %d: %v, want %v; %v", i+1, n, want, bad)
+					}
+					if len(got.Items) > script.Bound {
+						t.Errorf("claim %d took %d, want at most %d", i+1, len(got.Items), script.Bound)
+					}
+					if more := len(w.list) > 0; got.More != more || more && w.wake != 1 {
+						t.Errorf("claim %d: more=%v, wake=%d, want %v and a token", i+1, got.More, w.wake, more)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A promotion buries at most 32 requests that waited too long; the probe goes on
+// with the others, if there are any.
+func TestPromotionBound(t *testing.T) {
+	for _, c := range []struct {
+		parked, dead int
+		want         []string // of lock, probe, wake
+	}{
+		{31, 31, nil},
+		{32, 32, nil},
+		{33, 32, []string{"probe A@0", "wake"}},
+	} {
+		t.Run(fmt.Sprint(c.parked), func(t *testing.T) {
+			redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+				q := testQueue(rdb)
+				base := serverTime(t, rdb)
+				parse(t, base, many(c.parked, "%d p A#%d acc=-60 wait=60")+"probe A@60").write(t, q)
+				code, buried, err := q.Promote(t.Context(), "A")
+				if err != nil || code != 0 || len(buried) != c.dead {
+					t.Fatalf("Promote = %v, %d buried, %v, want 0, %d buried", code, len(buried), err, c.dead)
+				}
+				w, bad := read(t, q)
+				if len(bad) > 0 {
+					t.Errorf("after Promote: %v", bad)
+				}
+				w.reqs = nil
+				if got, want := w.text(base, unit), strings.Join(c.want, "\n"); got != want {
+					t.Errorf("after Promote: %q, want %q", got, want)
+				}
+				if len(c.want) == 0 {
+					return
+				}
+				got, err := q.Claim(t.Context(), defaultFeed(), 1, 1)
+				if err != nil || len(got.Buried) != 1 {
+					t.Errorf("Claim = %+v, %v, want the last one buried", got, err)
+				}
+				if _, bad := read(t, q); len(bad) > 0 {
+					t.Errorf("after Claim: %v", bad)
+				}
+			})
+		})
+	}
+}
+
+// Every sixteenth claim of a feeder trims the dead.
+func TestDeadAreTrimmed(t *testing.T) {
+	seed := many(9, "%d x@-%d0") + many(200, "1%d x@-900")
+	for _, c := range []struct {
+		name    string
+		number  int64
+		seed    string
+		maxDead int
+		age     int
+		dead    int
+	}{
+		{"not yet", 15, seed, 5, 50, 209},
+		{"no limits", 16, seed, 0, 0, 209},
+		{"by count, bounded", 16, seed, 5, 0, 81},
+		{"by count", 32, many(9, "%d x@-%d0"), 5, 0, 5},
+		{"by count, enough room", 32, many(9, "%d x@-%d0"), 9, 0, 9},
+		{"by age, bounded", 16, seed, 0, 50, 81},
+		{"by age", 32, many(9, "%d x@-%d0"), 0, 50, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+				q := testQueue(rdb)
+				parse(t, serverTime(t, rdb), c.seed).write(t, q)
+				f := defaultFeed()
+				f.MaxDead, f.DeadAge = c.maxDead, seconds(c.age)
+				if _, err := q.Claim(t.Context(), f, c.number, 1); err != nil {
+					t.Fatalf("Claim: %v", err)
+				}
+				w, bad := read(t, q)
+				if got := count(w)['x']; got != c.dead || len(bad) > 0 {
+					t.Errorf("%d dead left, want %d; %v", got, c.dead, bad)
+				}
+				if _, ok := w.reqs["1"]; !ok {
+					t.Errorf("request 1, which died last, was trimmed")
+				}
+			})
+		})
+	}
+}
+
+// Members whose request is lost, as after a failover or an eviction, are dropped
+// and counted.
+func TestLostRequestsAreRepaired(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		harm func(t *testing.T, rdb *redis.Client, q *script.Queue, now int64)
+		want string
+	}{
+		{"delayed", func(t *testing.T, rdb *redis.Client, q *script.Queue, now int64) {
+			rdb.ZAdd(t.Context(), q.Keys().Delayed(), redis.Z{Score: float64(now - 1), Member: "8"})
+		}, "1 p A#1; probe A@60; seq 1; healed 1"},
+		{"leased", func(t *testing.T, rdb *redis.Client, q *script.Queue, now int64) {
+			rdb.ZAdd(t.Context(), q.Keys().Leased(), redis.Z{Score: float64(now - 1), Member: "8"})
+		}, "1 p A#1; probe A@60; seq 1; healed 1"},
+		{"parked", func(t *testing.T, rdb *redis.Client, q *script.Queue, now int64) {
+			rdb.ZAdd(t.Context(), q.Keys().Parked(), redis.Z{Member: spot("8", req{lock: "A"})})
+			rdb.ZAdd(t.Context(), q.Keys().Delayed(), redis.Z{Score: float64(now - 1), Member: "\x00A"})
+		}, "1 p A#1; probe A@20; seq 1; healed 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+				q := testQueue(rdb)
+				base := serverTime(t, rdb)
+				parse(t, base, "1 p A#1; probe A@60; seq 1").write(t, q)
+				c.harm(t, rdb, q, base)
+				if _, err := q.Claim(t.Context(), defaultFeed(), 1, 0); err != nil {
+					t.Fatalf("Claim: %v", err)
+				}
+				w, bad := read(t, q)
+				w.keeper = ""
+				if d := diff(w.text(base, unit), parse(t, base, c.want).text(base, unit)); d != "" || len(bad) > 0 {
+					t.Errorf("after Claim: %v\n%s", bad, d)
+				}
+			})
+		})
+	}
+}

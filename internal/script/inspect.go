@@ -1,0 +1,164 @@
+package script
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// State is what the queue keeps about a request, besides its body.
+type State struct {
+	Place      string // "ready", "delayed", "parked", "leased" or "dead"
+	Lock       string // "" for none
+	Seq        int64  // its place in the lock's line; 0 without a lock, or before it was ready for the first time
+	Deliveries int
+	Attempts   int
+	Deferrals  int
+	Accepted   time.Time
+	MaxWait    time.Duration // 0 for no limit
+	Stamp      string        // of the last reschedule or revive
+	Token      string        // of the last lease, unless that ran out
+	Note       string        // last error, or why it is dead
+}
+
+var places = map[string]string{"r": "ready", "d": "delayed", "p": "parked", "l": "leased", "x": "dead"}
+
+// ParseState reads the packed form that prelude.lua writes.
+func ParseState(packed string) (State, error) {
+	bad := func(what string) (State, error) {
+		return State{}, fmt.Errorf("state %.80q: %s", packed, what)
+	}
+	f := strings.SplitN(packed, "|", 11)
+	if len(f) < 11 {
+		return bad("too few fields")
+	}
+	place, ok := places[f[0]]
+	if !ok {
+		return bad("unknown place")
+	}
+	var n [7]int64
+	for i, at := range [7]int{1, 2, 3, 4, 5, 6, 9} {
+		v, err := strconv.ParseUint(f[at], 10, 53) // Lua's numbers are exact up to there
+		if err != nil {
+			return bad("field " + strconv.Itoa(at+1) + " is no count")
+		}
+		n[i] = int64(v)
+	}
+	if n[6] > int64(len(f[10])) {
+		return bad("the lock's name is cut off")
+	}
+	if n[5] > maxMillis {
+		return bad("the longest wait is out of range")
+	}
+	return State{
+		Place: place, Seq: n[0], Deliveries: int(n[1]), Attempts: int(n[2]), Deferrals: int(n[3]),
+		Accepted: time.UnixMilli(n[4]), MaxWait: time.Duration(n[5]) * time.Millisecond,
+		Stamp: f[7], Token: f[8], Lock: f[10][:n[6]], Note: f[10][n[6]:],
+	}, nil
+}
+
+// maxMillis is the longest time.Duration in milliseconds.
+const maxMillis = int64(^uint64(0)>>1) / int64(time.Millisecond)
+
+// Get returns a request's state and body; ok is false if the queue does not
+// have it.
+func (q *Queue) Get(ctx context.Context, id string) (_ State, body string, ok bool, err error) {
+	var packed, msg *redis.StringCmd
+	_, err = q.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		packed, msg = p.HGet(ctx, q.keys.State(), id), p.HGet(ctx, q.keys.Msg(), id)
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return State{}, "", false, err
+	}
+	if errors.Is(packed.Err(), redis.Nil) {
+		return State{}, "", false, nil
+	}
+	s, err := ParseState(packed.Val())
+	return s, msg.Val(), err == nil, err
+}
+
+// Sizes is how many requests are where. Ids that a cancel or a reschedule left
+// behind in the ready list count as Ready until a claim meets them, and Delayed
+// is too low by as many.
+type Sizes struct {
+	Ready, Delayed, Parked, Leased, Dead int
+
+	Requests int       // all of them
+	Next     time.Time // when the first delayed request or probe is due; zero if there is none
+}
+
+// Sizes counts the requests.
+func (q *Queue) Sizes(ctx context.Context) (Sizes, error) {
+	var ready, delayed, parked, leased, dead, requests *redis.IntCmd
+	var head *redis.ZSliceCmd
+	_, err := q.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		ready, delayed = p.LLen(ctx, q.keys.Ready()), p.ZCard(ctx, q.keys.Delayed())
+		parked, leased = p.ZCard(ctx, q.keys.Parked()), p.ZCard(ctx, q.keys.Leased())
+		dead, requests = p.ZCard(ctx, q.keys.Dead()), p.HLen(ctx, q.keys.State())
+		head = p.ZRangeWithScores(ctx, q.keys.Delayed(), 0, 0)
+		return nil
+	})
+	if err != nil {
+		return Sizes{}, err
+	}
+	s := Sizes{
+		Ready: int(ready.Val()), Parked: int(parked.Val()), Leased: int(leased.Val()), Dead: int(dead.Val()),
+		Requests: int(requests.Val()),
+	}
+	// The ZSET holds probes as well, which cannot be counted without reading it
+	// all; but every request is in exactly one place.
+	s.Delayed = min(max(s.Requests-s.Ready-s.Parked-s.Leased-s.Dead, 0), int(delayed.Val()))
+	if z := head.Val(); len(z) > 0 {
+		s.Next = time.UnixMilli(int64(z[0].Score))
+	}
+	return s, nil
+}
+
+// Parked returns the first n requests in line for a lock, the oldest first.
+func (q *Queue) Parked(ctx context.Context, lock string, n int) ([]string, error) {
+	if n <= 0 {
+		return nil, nil
+	}
+	members, err := q.rdb.ZRangeByLex(ctx, q.keys.Parked(), &redis.ZRangeBy{
+		Min: "[" + lock + "\x00", Max: "(" + lock + "\x01", Count: int64(n),
+	}).Result()
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, 0, len(members))
+	for _, m := range members {
+		if at := len(lock) + 18; len(m) > at {
+			ids = append(ids, m[at:])
+		}
+	}
+	return ids, nil
+}
+
+// Death is a dead request and when it died.
+type Death struct {
+	ID   string
+	Time time.Time
+}
+
+// Dead returns the n requests that died last, the latest first.
+func (q *Queue) Dead(ctx context.Context, n int) ([]Death, error) {
+	if n <= 0 {
+		return nil, nil
+	}
+	zs, err := q.rdb.ZRevRangeWithScores(ctx, q.keys.Dead(), 0, int64(n)-1).Result()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Death, 0, len(zs))
+	for _, z := range zs {
+		id, _ := z.Member.(string)
+		out = append(out, Death{ID: id, Time: time.UnixMilli(int64(z.Score))})
+	}
+	return out, nil
+}
