@@ -87,15 +87,13 @@ func (q *Queue) Consume(ctx context.Context, cfg ConsumeConfig, handler Handler)
 	defer c.end(nil)
 	c.handler, c.token = handler, make(chan struct{}, 1)
 
-	var acking, renewing sync.WaitGroup
+	var renewing sync.WaitGroup
 	renewed, stop := context.WithCancel(c.base)
 	c.running.Go(func() { q.warnOfEviction(ctx) })
-	acking.Go(c.ackAll)
+	c.acking.Go(c.ackAll)
 	renewing.Go(func() { c.renew(renewed) })
 	c.feed(ctx)
 	c.drain()
-	close(c.acks)
-	acking.Wait()
 	stop()
 	renewing.Wait()
 	return nil
@@ -132,6 +130,7 @@ type consumer struct {
 	acks  chan *Delivery
 
 	running sync.WaitGroup // handlers, probes, and what hands back requests
+	acking  sync.WaitGroup // ackAll, which ends when acks is closed
 
 	mu     sync.Mutex // guards the field below
 	active map[*Delivery]context.CancelCauseFunc
@@ -572,12 +571,14 @@ func (c *consumer) lose(d *Delivery) {
 	}
 }
 
-// drain waits for the handlers: for the drain timeout as they are, then with
-// their contexts ended.
+// drain waits for the handlers and for what they finished to be acknowledged: for
+// the drain timeout as they are, then with their contexts ended.
 func (c *consumer) drain() {
 	t := time.AfterFunc(c.cfg.DrainTimeout, func() { c.end(ErrDraining) })
 	defer t.Stop()
 	c.running.Wait()
+	close(c.acks)
+	c.acking.Wait()
 }
 
 // warnOfEviction looks once at the server's setting that can lose requests.

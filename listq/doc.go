@@ -12,8 +12,9 @@
 // A request is delivered at least once. [Queue.Consume] claims it under a lease,
 // which it renews while the handler runs; nil from the handler acknowledges it,
 // an error brings it back after a backoff. When a process dies, the leases of
-// what it had claimed end, and its requests run again, within one lease and
-// without the death counting as an attempt. A worker whose lease has passed to
+// what it had claimed end, and its requests run again, within one lease (and a
+// poll, if it was the one that timed it) and without the death counting as an
+// attempt. A worker whose lease has passed to
 // another can change nothing more: every settlement carries the lease's token.
 //
 // A command that go-redis sends again after a lost reply changes nothing twice.
@@ -34,7 +35,9 @@
 //
 // # Waiting
 //
-// An idle consumer sends less than one command a second. Somebody's Push wakes
-// it through a blocking pop of a token on a connection of its own; what is due
-// at a time is timed by a local timer, of one process at a time.
+// An idle consumer sends about one command a second. Somebody's Push wakes it
+// through a blocking pop of a token on a connection of its own; what is due at a
+// time is timed by a local timer, of one process at a time. When that process
+// dies, or a token is lost with a connection, the others notice within
+// [Config.Poll]; a process that ends in order hands both over.
 package listq

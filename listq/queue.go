@@ -3,6 +3,7 @@ package listq
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -42,7 +43,10 @@ func New(rdb redis.UniversalClient, name string, cfg Config) *Queue {
 		cfg:    cfg,
 		script: script.New(rdb, keys.Of(keys.Base(cfg.Prefix, name))),
 		feed: script.Feed{
-			Feeder: feederID(), Lease: cfg.Lease, MaxDeliveries: cfg.MaxDeliveries, Slack: 250 * time.Millisecond,
+			Feeder: feederID(), Lease: cfg.Lease, MaxDeliveries: cfg.MaxDeliveries,
+			// Those who are not the timekeeper look after it, each at another time: not
+			// so soon that every due request costs every idle process a command.
+			Slack:   cfg.Poll/4 + rand.N(cfg.Poll/2),
 			MaxDead: cfg.MaxDead, DeadAge: cfg.DeadAge, ProbeAgain: time.Second,
 		},
 	}

@@ -1,0 +1,7 @@
+package listq
+
+// The stored form, for the fuzz test.
+var (
+	Encode = encode
+	Decode = decode
+)
