@@ -1,0 +1,26 @@
+package script
+
+import "github.com/redis/go-redis/v9"
+
+// Source is the text of a script as it is sent.
+var Source = source
+
+// ReadReplies gives a reply to every reader of replies.
+func ReadReplies(reply any) (errs []error) {
+	cmd := &redis.Cmd{}
+	cmd.SetVal(reply)
+	keep := func(err error) { errs = append(errs, err) }
+	_, err := codes(cmd, 2)
+	keep(err)
+	_, _, err = dated(cmd)
+	keep(err)
+	_, err = claimed(cmd)
+	keep(err)
+	_, _, _, err = acked(cmd, 2)
+	keep(err)
+	_, _, err = settled(cmd)
+	keep(err)
+	_, _, _, err = rescheduled(cmd)
+	keep(err)
+	return errs
+}
