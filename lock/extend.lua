@@ -1,7 +1,14 @@
--- extend: a full lease again, if the lock is still ours. Never takes a free lock.
--- KEYS[1] lock
--- ARGV[1] value   ARGV[2] lease in ms
--- returns 1 extended | 0 not ours
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
+-- extend: a full lease again for each lock that is still ours. Never takes a free lock.
+-- KEYS[i] lock
+-- ARGV[2i-1] its value   ARGV[2i] its lease in ms
+-- returns {1 extended or 0 not ours, ...}
+local held = {}
+for i, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[2 * i - 1] then
+    redis.call('PEXPIRE', key, ARGV[2 * i])
+    held[i] = 1
+  else
+    held[i] = 0
+  end
+end
+return held

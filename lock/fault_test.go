@@ -60,6 +60,9 @@ func (c *faultyConn) Write(b []byte) (int, error) {
 	if c.gone.Load() {
 		return 0, io.EOF
 	}
+	if c.f.dead.Load() {
+		return len(b), nil // it goes nowhere
+	}
 	return c.Conn.Write(b)
 }
 

@@ -64,7 +64,7 @@ func New(rdb redis.UniversalClient, cfg Config) *Locker {
 	}
 	l := &Locker{
 		rdb:     rdb,
-		node:    &single{rdb: rdb},
+		node:    &single{rdb: rdb, sharded: !one},
 		cfg:     cfg.withDefaults(),
 		process: rand.Text()[:processLen],
 		sharded: !one,

@@ -32,7 +32,6 @@ type mailbox struct {
 
 	up     bool
 	slots  map[*slot]struct{}
-	ps     *redis.PubSub
 	closed bool
 }
 
@@ -94,9 +93,6 @@ func (m *mailbox) forget() {
 func (m *mailbox) close() {
 	m.closed = true
 	m.stop()
-	if m.ps != nil {
-		_ = m.ps.Close() // ends a read that goes on
-	}
 }
 
 // run keeps the subscription until it is closed, or nobody needs it.
@@ -109,18 +105,21 @@ func (m *mailbox) run() {
 			l.mu.Unlock()
 			return
 		}
-		ps := l.rdb.Subscribe(m.ctx) // no channel yet: nothing is sent
-		m.ps = ps
 		l.mu.Unlock()
 
+		ps := l.rdb.Subscribe(m.ctx) // no channel yet: nothing is sent
+		// Close ends a read that goes on. It may have to wait for a dial, so
+		// never call it with mu held.
+		unhook := context.AfterFunc(m.ctx, func() { _ = ps.Close() })
 		heard, err := m.receive(ps)
+		unhook()
 		_ = ps.Close() // it is of no use any more
 		if heard {
 			pause = mailPause
 		}
 
 		l.mu.Lock()
-		m.up, m.ps = false, nil
+		m.up = false
 		if m.closed || err == nil {
 			m.forget()
 			l.mu.Unlock()

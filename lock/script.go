@@ -74,7 +74,8 @@ type node interface {
 // single is a node behind one go-redis client. Arguments are passed as pointers
 // where that saves putting them into an interface.
 type single struct {
-	rdb redis.UniversalClient
+	rdb     redis.UniversalClient
+	sharded bool // several servers behind it
 }
 
 // run runs a script; args has room for the three arguments in front of the keys.
@@ -155,15 +156,29 @@ type extendArgs struct {
 
 func (n *single) extend(ctx context.Context, k *keys, a *extendArgs) (bool, error) {
 	a.fill(k)
-	v, err := n.run(ctx, extendScript, a.argv[:])
-	if err != nil {
-		return false, err
+	held, err := ints("extend", 1)(n.run(ctx, extendScript, a.argv[:]))
+	return err == nil && held[0] == 1, err
+}
+
+// ints checks that a reply is so many integers.
+func ints(op string, want int) func(any, error) ([]int64, error) {
+	return func(v any, err error) ([]int64, error) {
+		if err != nil {
+			return nil, err
+		}
+		list, _ := v.([]any)
+		if len(list) != want {
+			return nil, errReply(op, v)
+		}
+		out := make([]int64, want)
+		for i, x := range list {
+			var ok bool
+			if out[i], ok = x.(int64); !ok {
+				return nil, errReply(op, v)
+			}
+		}
+		return out, nil
 	}
-	held, ok := v.(int64)
-	if !ok {
-		return false, errReply("extend", v)
-	}
-	return held == 1, nil
 }
 
 func (a *extendArgs) fill(k *keys) {
@@ -180,9 +195,33 @@ type extendItem struct {
 	err  error
 }
 
-// extendAll extends many leases in one pipeline, and in a second one those that
-// found the script missing.
+// extendAll extends many leases: in one script call, or, where the keys may be
+// on several servers, in one pipeline.
 func (n *single) extendAll(ctx context.Context, batch []extendItem) {
+	if n.sharded {
+		n.extendEach(ctx, batch)
+		return
+	}
+	args := make([]any, 3, 3+3*len(batch))
+	for i := range batch {
+		args = append(args, &batch[i].keys.lock)
+	}
+	for i := range batch {
+		a := &batch[i].args
+		a.leaseMS = a.lease.Milliseconds()
+		args = append(args, &a.value, &a.leaseMS)
+	}
+	s := *extendScript
+	s.numKeys = strconv.Itoa(len(batch))
+	held, err := ints("extend", len(batch))(n.run(ctx, &s, args))
+	for i := range batch {
+		if batch[i].err = err; err == nil {
+			batch[i].held = held[i] == 1
+		}
+	}
+}
+
+func (n *single) extendEach(ctx context.Context, batch []extendItem) {
 	cmds := make([]redis.Cmder, len(batch))
 	for i := range batch {
 		it := &batch[i]
@@ -203,8 +242,8 @@ func (n *single) extendAll(ctx context.Context, batch []extendItem) {
 		n.pipe(ctx, again)
 	}
 	for i, c := range cmds {
-		v, err := c.(*redis.Cmd).Int64()
-		batch[i].held, batch[i].err = v == 1, err
+		held, err := ints("extend", 1)(c.(*redis.Cmd).Result())
+		batch[i].held, batch[i].err = err == nil && held[0] == 1, err
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	dogBatch = 500         // leases in one pipeline
+	dogBatch = 250         // leases in one command
 	dogDoze  = time.Second // longest sleep, so that a clock that jumped is noticed
 	dogRetry = 10 * time.Millisecond
 )
@@ -124,7 +124,7 @@ func (d *watchdog) run(l *Locker) {
 	}
 }
 
-// tick sends what is due, and what will be soon, in pipelines. Each lease stays
+// tick sends what is due, and what will be soon, in batches. Each lease stays
 // in the heap at the time of its next attempt, should no answer come.
 func (d *watchdog) tick(l *Locker, now time.Time) {
 	var batch []extendItem

@@ -1,0 +1,583 @@
+package lock_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/redistest"
+	"github.com/sidestep-go/sidestep/lock"
+)
+
+// deaf returns a client whose server goes on counting it as a subscriber
+// although nothing reaches it any more, once dead is set: a host that was
+// switched off.
+func deaf(t *testing.T, rdb *redis.Client) (*redis.Client, *faults) {
+	return faulty(t, rdb, nil)
+}
+
+func TestDeadWaiterCostsAClaimLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		dead, f := deaf(t, rdb)
+		holder := newLocker(t, rdb, lock.Config{})
+		gone, live := lock.New(dead, lock.Config{}), newLocker(t, rdb, lock.Config{})
+		lk := take(t, holder, "x")
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { gone.Do(ctx, "x", nil, func(context.Context, *lock.Lock) error { return nil }) })
+		time.Sleep(10 * time.Millisecond)
+		entered := time.Time{}
+		wg.Go(func() {
+			if err := live.Do(ctx, "x", nil, func(context.Context, *lock.Lock) error { entered = time.Now(); return nil }); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(500 * time.Millisecond)
+		f.dead.Store(true) // the first in line; its commands hang too
+		released := time.Now()
+		release(t, lk)
+		time.Sleep(5 * time.Second)
+		if d := entered.Sub(released); d < 900*time.Millisecond || d > 1100*time.Millisecond {
+			t.Errorf("the dead waiter cost %v, want a claim lease of 1s", d)
+		}
+		f.dead.Store(false)
+		cancel()
+		wg.Wait()
+		time.Sleep(30 * time.Second) // commands in flight time out, the subscription is new
+		gone.Close()
+	})
+}
+
+// A half-open subscription is noticed and replaced.
+func TestHalfOpenSubscriptionIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		bad, f := faulty(t, rdb, func(o *redis.Options) { o.MaxRetries = -1; o.ReadTimeout = 300 * time.Millisecond })
+		a := newLocker(t, rdb, lock.Config{})
+		b := lock.New(bad, lock.Config{ClaimLease: 20 * time.Second})
+		lk := take(t, a, "x")
+		done := make(chan error)
+		go func() {
+			done <- b.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error { return nil })
+		}()
+		time.Sleep(500 * time.Millisecond)
+		dials := f.dials.Load()
+		f.dead.Store(true)
+		time.Sleep(2500 * time.Millisecond) // silence, ping, silence
+		f.dead.Store(false)
+		time.Sleep(2500 * time.Millisecond)
+		if f.dials.Load() == dials {
+			t.Error("no new connection")
+		}
+		released := time.Now()
+		release(t, lk)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(released); d > 100*time.Millisecond {
+			t.Errorf("told after %v", d)
+		}
+		time.Sleep(time.Second)
+		b.Close()
+	})
+}
+
+// A handler that ignores its context must not hold its own process's waiters.
+func TestLapsedHolderIsLeftBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		l := newLocker(t, rdb, lock.Config{TTL: time.Second})
+		lk, err := l.Acquire(t.Context(), "x", nil) // no watchdog
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		var fence int64
+		if err := l.Do(t.Context(), "x", nil, func(_ context.Context, lk *lock.Lock) error { fence = lk.Fence(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(began); d > 1100*time.Millisecond || fence <= lk.Fence() {
+			t.Errorf("entered after %v with fence %d after %d", d, fence, lk.Fence())
+		}
+		if err := lk.Release(t.Context()); !errors.Is(err, lock.ErrNotHeld) {
+			t.Errorf("Release = %v", err)
+		}
+	})
+}
+
+func TestMaxHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		l := newLocker(t, rdb, lock.Config{TTL: time.Second, MaxHold: 5 * time.Second})
+		began := time.Now()
+		err := l.Do(t.Context(), "x", nil, func(ctx context.Context, _ *lock.Lock) error {
+			<-ctx.Done()
+			if !errors.Is(context.Cause(ctx), lock.ErrNotHeld) {
+				t.Errorf("cause %v", context.Cause(ctx))
+			}
+			synctest.Wait()
+			wantHeld(t, l, "x", false)
+			return nil
+		})
+		if d := time.Since(began); d != 5*time.Second || !errors.Is(err, lock.ErrNotHeld) || !strings.Contains(err.Error(), "MaxHold") {
+			t.Errorf("Do = %v after %v", err, d)
+		}
+	})
+}
+
+func TestHoldReleasesWhateverHappens(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		l := newLocker(t, rdb, lock.Config{})
+		mine := errors.New("mine")
+		if err := l.TryDo(t.Context(), "x", func(context.Context, *lock.Lock) error { return mine }); err != mine {
+			t.Errorf("TryDo = %v", err)
+		}
+		wantHeld(t, l, "x", false)
+		func() {
+			defer func() {
+				if recover() != "boom" {
+					t.Error("the panic is lost")
+				}
+			}()
+			l.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error { panic("boom") })
+		}()
+		wantHeld(t, l, "x", false)
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := l.Do(ctx, "x", nil, func(context.Context, *lock.Lock) error { cancel(); return nil }); err != nil {
+			t.Errorf("Do = %v", err)
+		}
+		wantHeld(t, l, "x", false)
+		lk := take(t, l, "x")
+		if err := lk.Hold(ctx, func(context.Context) error { t.Error("called"); return nil }); !errors.Is(err, context.Canceled) {
+			t.Errorf("Hold = %v", err)
+		}
+		wantHeld(t, l, "x", false)
+		if err := lk.Hold(t.Context(), func(context.Context) error { t.Error("called"); return nil }); !errors.Is(err, lock.ErrNotHeld) {
+			t.Errorf("Hold = %v", err)
+		}
+	})
+}
+
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		a, b := lock.New(rdb, lock.Config{}), newLocker(t, rdb, lock.Config{})
+		lk := take(t, b, "x")
+		kept := take(t, a, "kept")
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if _, err := a.Acquire(t.Context(), "x", nil); !errors.Is(err, lock.ErrClosed) {
+					t.Errorf("Acquire = %v", err)
+				}
+			})
+		}
+		time.Sleep(100 * time.Millisecond)
+		for range 2 {
+			wg.Go(func() { a.Close() })
+		}
+		wg.Wait()
+		if subs := rdb.PubSubChannels(t.Context(), "*").Val(); len(subs) != 0 {
+			t.Errorf("still subscribed to %v", subs)
+		}
+		if st := wantHeld(t, b, "x", true); st.Waiters != 0 {
+			t.Errorf("%d in line", st.Waiters)
+		}
+		if _, err := a.TryAcquire(t.Context(), "y"); !errors.Is(err, lock.ErrClosed) {
+			t.Errorf("TryAcquire = %v", err)
+		}
+		if _, err := a.Acquire(t.Context(), "y", nil); !errors.Is(err, lock.ErrClosed) {
+			t.Errorf("Acquire = %v", err)
+		}
+		if err := kept.Extend(t.Context()); err != nil {
+			t.Errorf("Extend = %v", err)
+		}
+		release(t, kept)
+		release(t, lk)
+	})
+}
+
+// What runs in the background ends by itself when nothing is left to do: the
+// bubble would fail on goroutines that stay.
+func TestIdleLockerHasNoGoroutines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		a, b := lock.New(rdb, lock.Config{}), lock.New(rdb, lock.Config{})
+		lk := take(t, a, "x")
+		done := make(chan error)
+		go func() {
+			done <- b.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error { time.Sleep(time.Minute); return nil })
+		}()
+		time.Sleep(time.Second)
+		release(t, lk)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if subs := rdb.PubSubChannels(t.Context(), "*").Val(); len(subs) != 0 {
+			t.Errorf("still subscribed to %v", subs)
+		}
+	})
+}
+
+// A late copy of a join: its grant names a ticket that nobody has any more.
+func TestUnknownGrantIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		a, b := newLocker(t, rdb, lock.Config{}), newLocker(t, rdb, lock.Config{})
+		lk := take(t, a, "x")
+		var late []redis.Cmder
+		b2 := make(chan struct{})
+		bad, _ := faulty(t, rdb, nil)
+		bad.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+			late = append(late, cmd)
+			return next(ctx, cmd)
+		}})
+		w := lock.New(bad, lock.Config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { w.Acquire(ctx, "x", nil); close(b2) }()
+		time.Sleep(100 * time.Millisecond)
+		cancel()
+		<-b2
+		synctest.Wait()
+		if st := wantHeld(t, a, "x", true); st.Waiters != 0 {
+			t.Fatalf("%d in line", st.Waiters)
+		}
+		// The join again, after its ticket is finished.
+		var join redis.Cmder
+		for _, c := range late {
+			args := c.Args()
+			if len(args) == 13 && *args[11].(*string) != "" {
+				join = c
+			}
+		}
+		if join == nil {
+			t.Fatal("no join seen")
+		}
+		if err := rdb.Do(t.Context(), join.Args()...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if st := wantHeld(t, a, "x", true); st.Waiters != 1 {
+			t.Fatalf("%d in line", st.Waiters)
+		}
+		release(t, lk) // grants to the finished ticket
+		synctest.Wait()
+		wantHeld(t, a, "x", false)
+
+		// The same copy on a free lock takes it; whoever is refused by it in that
+		// process gives it back.
+		if err := rdb.Do(t.Context(), join.Args()...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		wantHeld(t, b, "x", true)
+		if _, err := w.TryAcquire(t.Context(), "x"); !errors.Is(err, lock.ErrLocked) {
+			t.Errorf("TryAcquire = %v", err)
+		}
+		synctest.Wait()
+		wantHeld(t, b, "x", false)
+		w.Close()
+	})
+}
+
+func TestForeignLockIsRespected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		l := newLocker(t, rdb, lock.Config{})
+		for _, value := range []string{"c2VjcmV0", "secret of someone else", ""} {
+			rdb.Set(t.Context(), "x", value, 0)
+			_, err := l.TryAcquire(t.Context(), "x")
+			le, ok := errors.AsType[*lock.LockedError](err)
+			if !ok || le.Owner != "" || le.RetryAfter != 0 {
+				t.Fatalf("TryAcquire = %#v", err)
+			}
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("the error tells the value: %v", err)
+			}
+			if left, held, err := l.Look(t.Context(), "x", "q"); !held || left != time.Second || err != nil {
+				t.Errorf("Look = %v, %v, %v", left, held, err)
+			}
+		}
+		// It is freed without a word; the waiter looks every second or so.
+		done := make(chan *lock.Lock)
+		go func() { lk, _ := l.Acquire(t.Context(), "x", nil); done <- lk }()
+		time.Sleep(10 * time.Second)
+		rdb.Del(t.Context(), "x")
+		began := time.Now()
+		lk := <-done
+		if d := time.Since(began); d > 1100*time.Millisecond {
+			t.Errorf("noticed after %v", d)
+		}
+		release(t, lk)
+	})
+}
+
+func TestRevoke(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		a, b := newLocker(t, rdb, lock.Config{}), newLocker(t, rdb, lock.Config{})
+		if was, err := a.Revoke(t.Context(), "x"); was || err != nil {
+			t.Errorf("Revoke = %v, %v", was, err)
+		}
+		lk := take(t, a, "x")
+		fence := make(chan int64, 1)
+		done := make(chan error)
+		go func() {
+			done <- b.Do(t.Context(), "x", nil, func(_ context.Context, lk *lock.Lock) error { fence <- lk.Fence(); return nil })
+		}()
+		time.Sleep(100 * time.Millisecond)
+		if was, err := b.Revoke(t.Context(), "x"); !was || err != nil {
+			t.Errorf("Revoke = %v, %v", was, err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if f := <-fence; f <= lk.Fence() {
+			t.Errorf("fence %d after %d", f, lk.Fence())
+		}
+		if err := lk.Extend(t.Context()); !errors.Is(err, lock.ErrNotHeld) {
+			t.Errorf("Extend = %v", err)
+		}
+	})
+}
+
+func TestLookAndReported(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		ctx := t.Context()
+		l := newLocker(t, rdb, lock.Config{})
+		if _, held, err := l.Look(ctx, "x", "q"); held || err != nil {
+			t.Errorf("Look at a free lock = %v, %v", held, err)
+		}
+		lk := take(t, l, "x")
+		for _, q := range []string{"q", "r", "q"} {
+			left, held, err := l.Look(ctx, "x", q)
+			if !held || left <= 29*time.Second || left > 30*time.Second || err != nil {
+				t.Errorf("Look = %v, %v, %v", left, held, err)
+			}
+		}
+		if st := wantHeld(t, l, "x", true); len(st.Queues) != 2 {
+			t.Errorf("registered: %v", st.Queues)
+		}
+		if d := rdb.PTTL(ctx, "{x}:parked").Val(); d < 59*time.Second || d > 61*time.Second {
+			t.Errorf("registrations last %v", d)
+		}
+		release(t, lk)
+		got := lk.Reported()
+		slices.Sort(got)
+		if !slices.Equal(got, []string{"q", "r"}) {
+			t.Errorf("Reported = %v", got)
+		}
+		lk = take(t, l, "x")
+		release(t, lk)
+		if got := lk.Reported(); len(got) != 0 {
+			t.Errorf("Reported again: %v", got)
+		}
+	})
+}
+
+// A release that grants leaves the registrations to the one that frees.
+func TestGrantReportsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		a, b := newLocker(t, rdb, lock.Config{}), newLocker(t, rdb, lock.Config{})
+		lk := take(t, a, "x")
+		got := make(chan *lock.Lock)
+		go func() {
+			lk, err := b.Acquire(t.Context(), "x", nil)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- lk
+		}()
+		time.Sleep(time.Second)
+		a.Look(t.Context(), "x", "q")
+		release(t, lk)
+		if len(lk.Reported()) != 0 {
+			t.Errorf("Reported = %v", lk.Reported())
+		}
+		lk = <-got
+		release(t, lk)
+		if !slices.Equal(lk.Reported(), []string{"q"}) {
+			t.Errorf("Reported = %v", lk.Reported())
+		}
+	})
+}
+
+// Without Pub/Sub waiting works, only slower.
+func TestWaitWithoutSubscription(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		a := newLocker(t, rdb, lock.Config{})
+		bad := redis.NewClient(rdb.Options())
+		defer bad.Close()
+		b := lock.New(noPubSub{bad}, lock.Config{})
+		defer b.Close()
+		lk := take(t, a, "x")
+		done := make(chan error)
+		go func() {
+			done <- b.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error { return nil })
+		}()
+		time.Sleep(5 * time.Second)
+		if st := wantHeld(t, a, "x", true); st.Waiters != 0 {
+			t.Errorf("%d in line who would not hear", st.Waiters)
+		}
+		began := time.Now()
+		release(t, lk)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(began); d > 1100*time.Millisecond {
+			t.Errorf("noticed after %v", d)
+		}
+	})
+}
+
+// noPubSub is a client that cannot subscribe.
+type noPubSub struct{ redis.UniversalClient }
+
+func (noPubSub) Subscribe(context.Context, ...string) *redis.PubSub {
+	down := redis.NewClient(&redis.Options{Addr: "nowhere.invalid:1", DialerRetries: 1, Dialer: nil, DialTimeout: time.Millisecond})
+	ps := down.Subscribe(context.Background())
+	ps.Close()
+	down.Close()
+	return ps
+}
+
+func TestWaiterRejoinsAfterItsSubscriptionIsKilled(t *testing.T) {
+	rdb := redistest.Real(t)
+	a, b := newLocker(t, rdb, lock.Config{}), newLocker(t, rdb, lock.Config{ClaimLease: 20 * time.Second})
+	lk := take(t, a, "x")
+	done := make(chan error, 1)
+	go func() {
+		done <- b.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error { return nil })
+	}()
+	waitFor(t, func() bool { st, _ := a.Inspect(t.Context(), "x"); return st.Waiters == 1 })
+	if n, err := rdb.ClientKillByFilter(t.Context(), "TYPE", "pubsub").Result(); err != nil || n < 1 {
+		t.Fatalf("killed %d, %v", n, err)
+	}
+	waitFor(t, func() bool { subs := rdb.PubSubChannels(t.Context(), "sidestep:mail:*").Val(); return len(subs) == 1 })
+	release(t, lk)
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the waiter was not told")
+	}
+}
+
+// waitFor polls until ok.
+func waitFor(t *testing.T, ok func() bool) {
+	t.Helper()
+	deadline := time.After(5 * time.Second)
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatal("nothing happened in 5 s")
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+func TestWatchdogHoldsManyLocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		n := 10000
+		if testing.Short() {
+			n = 500
+		}
+		l := newLocker(t, rdb, lock.Config{TTL: 60 * time.Second})
+		var wg sync.WaitGroup
+		var calls, lost atomic.Int32
+		locks := make([]*lock.Lock, n)
+		for i := range locks {
+			locks[i] = take(t, l, "x"+string(rune('0'+i%10))+time.Duration(i).String())
+		}
+		rdb.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+			if len(cmd.Args()) > 20 {
+				calls.Add(1)
+			}
+			return next(ctx, cmd)
+		}})
+		stop := make(chan struct{})
+		for _, lk := range locks {
+			wg.Go(func() {
+				if err := lk.Hold(t.Context(), func(ctx context.Context) error {
+					select {
+					case <-ctx.Done():
+						lost.Add(1)
+					case <-stop:
+					}
+					return nil
+				}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(70 * time.Second) // three ticks
+		if got, want := calls.Load(), int32(3*(n/250+1)+2); lost.Load() != 0 || got > want || got < 3 {
+			t.Errorf("at %v: %d lost, %d commands, want at most %d", time.Now(), lost.Load(), got, want)
+		}
+		close(stop)
+		wg.Wait()
+	})
+}
+
+func TestConfigPanics(t *testing.T) {
+	rdb := redistest.Mini(t)
+	for name, cfg := range map[string]lock.Config{
+		"TTL":          {TTL: time.Millisecond},
+		"ClaimLease":   {ClaimLease: time.Millisecond},
+		"FenceMargin":  {FenceMargin: -1},
+		"MaxHold":      {MaxHold: -1},
+		"TurnSections": {TurnSections: -1},
+		"TurnTime":     {TurnTime: -1},
+		"Prefix":       {Prefix: "\x00"},
+		"owner":        {Owner: strings.Repeat("o", 257)},
+	} {
+		func() {
+			defer func() {
+				if msg, _ := recover().(string); !strings.HasPrefix(msg, "lock: Config.") || !strings.Contains(msg, name) {
+					t.Errorf("%s: panic %q", name, msg)
+				}
+			}()
+			lock.New(rdb, cfg)
+			t.Errorf("%s: no panic", name)
+		}()
+	}
+	for name, c := range map[string]redis.UniversalClient{
+		"nil":      nil,
+		"ReadOnly": redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"nowhere.invalid:1"}, ReadOnly: true}),
+	} {
+		func() {
+			defer func() {
+				if msg, _ := recover().(string); !strings.HasPrefix(msg, "lock: ") {
+					t.Errorf("%s: panic %q", name, msg)
+				}
+			}()
+			lock.New(c, lock.Config{})
+			t.Errorf("%s: no panic", name)
+		}()
+	}
+}
+
+func TestOptionsPrintThemselves(t *testing.T) {
+	if s := lock.WithTTL(time.Second).String(); s != "WithTTL(1s)" {
+		t.Error(s)
+	}
+	if s := lock.WithOwner("me").String(); s != `WithOwner("me")` {
+		t.Error(s)
+	}
+	if lock.WithTTL(time.Second) != lock.WithTTL(time.Second) {
+		t.Error("options do not compare")
+	}
+}
