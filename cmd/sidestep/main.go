@@ -1,0 +1,136 @@
+// Command sidestep shows and tries the library sidestep: code under a
+// distributed lock on Redis, with a say in what happens when the lock is taken.
+//
+//	sidestep demo            the three policies side by side, in ten seconds
+//	sidestep replay FILE     run the lines of a file under their locks, and check every promise
+//
+// Neither needs a Redis; with -redis URL they use one.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit statuses of the command.
+const (
+	exitOK          = 0
+	exitBroken      = 1   // a promise of the library was broken
+	exitUnusable    = 2   // wrong usage, unreadable input, no Redis
+	exitInterrupted = 130 // ended by an interrupt
+)
+
+// exitError ends the command with a status. Its text, if any, is printed.
+type exitError struct {
+	status int
+	text   string
+}
+
+func (e *exitError) Error() string { return e.text }
+
+func main() {
+	if os.Getenv(memberEnv) != "" {
+		os.Exit(memberMain(os.Stdin, os.Stdout))
+	}
+	os.Exit(run(os.Args[1:]))
+}
+
+// run runs the command line and returns the exit status.
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second interrupt ends the command at once
+	cmd := rootCommand()
+	cmd.SetArgs(longFlags(args))
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	exit, ok := errors.AsType[*exitError](err)
+	if !ok {
+		exit = &exitError{exitUnusable, err.Error()}
+	}
+	if exit.text != "" {
+		fmt.Fprintln(os.Stderr, "sidestep:", strings.TrimPrefix(exit.text, "sidestep: "))
+	}
+	return exit.status
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sidestep",
+		Short: "Code under a distributed lock: fail, retry or defer when it is taken",
+		Long: `sidestep shows and tries the library sidestep, which runs code under a
+distributed lock on Redis and lets every call say what happens when the lock is
+taken: fail at once, wait in line, or be stored and run later.
+
+No command needs a Redis: without -redis they use one in memory. Flags may be
+written with one dash or two.`,
+		Example: `  sidestep demo
+  sidestep replay changes.jsonl
+  sidestep replay -redis redis://localhost:6379 -processes 4 changes.jsonl`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
+	root.AddCommand(demoCommand(), replayCommand(), versionCommand())
+	return root
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version of this command",
+		Long:    "Version prints the version of this command, and what it was built with.",
+		Example: "  sidestep version",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprintln(cmd.OutOrStdout(), versionText())
+			return nil
+		},
+	}
+}
+
+// versionText is what the build knows of itself.
+func versionText() string {
+	version := "(devel)"
+	revision := ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if v := info.Main.Version; v != "" {
+			version = v
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+				revision = " " + s.Value[:12]
+			}
+		}
+	}
+	return fmt.Sprintf("sidestep %s%s %s %s/%s", version, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// longFlags writes flags with a single dash, as Go's own commands have them,
+// with two. This command has no one-letter flags but -h.
+func longFlags(args []string) []string {
+	out := make([]string, len(args))
+	for i, a := range args {
+		if a == "--" {
+			copy(out[i:], args[i:])
+			break
+		}
+		if len(a) > 2 && a[0] == '-' && a[1] != '-' && (a[1] < '0' || a[1] > '9') {
+			a = "-" + a
+		}
+		out[i] = a
+	}
+	return out
+}
