@@ -179,7 +179,13 @@ func (lk *Lock) Release(ctx context.Context) error {
 	l.spawn(func() { d.run(context.WithoutCancel(ctx)) })
 	l.unlock()
 
-	timer := time.NewTimer(releaseTimeout)
+	timer, _ := l.timers.Get().(*time.Timer)
+	if timer == nil {
+		timer = time.NewTimer(releaseTimeout)
+	} else {
+		timer.Reset(releaseTimeout)
+	}
+	defer l.timers.Put(timer)
 	defer timer.Stop()
 	select {
 	case <-d.done:

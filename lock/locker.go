@@ -34,6 +34,7 @@ type Locker struct {
 	prefixBrace bool
 	ctx         context.Context // ends at Close
 	stop        context.CancelFunc
+	timers      sync.Pool // stopped *time.Timer; not shared by Lockers, which may live in different synctest bubbles
 
 	mu      sync.Mutex // guards the fields below, and all leases, slots and mailboxes
 	closed  bool
