@@ -21,8 +21,8 @@ import (
 var ErrRunning = errors.New("delayq: the request is running or dead")
 
 // ErrUnknown is returned by [Queue.Reschedule] for a request that is not in the
-// queue.
-var ErrUnknown = errors.New("delayq: no such request")
+// queue. It is [listq.ErrUnknown].
+var ErrUnknown = listq.ErrUnknown
 
 // Looker looks at locks. A [github.com/sidestep-go/sidestep/lock.Locker] is one.
 type Looker interface {
@@ -244,6 +244,19 @@ func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Rec
 // like everyone. Otherwise it is [Queue.Reschedule].
 func (q *Queue) Promote(ctx context.Context, id string) (Receipt, error) {
 	return q.Reschedule(ctx, id, 0)
+}
+
+// Get looks at a request, wherever it is: see [listq.Queue.Get].
+func (q *Queue) Get(ctx context.Context, id string) (listq.Info, error) { return q.list.Get(ctx, id) }
+
+// Line returns the IDs of the first n requests in line for a lock, the oldest
+// first, in one round trip.
+func (q *Queue) Line(ctx context.Context, lock string, n int) ([]string, error) {
+	ids, err := q.script.Parked(ctx, lock, n)
+	if err != nil {
+		return nil, fmt.Errorf("delayq: the line for %q in %q: %w", lock, q.list.Name(), err)
+	}
+	return ids, nil
 }
 
 // Run is a claimer without workers: until ctx ends, it moves what is due onto

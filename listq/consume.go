@@ -435,7 +435,7 @@ func (c *consumer) ack(batch []*Delivery) {
 		codes, more, buried, err = c.queue.script.Ack(ctx, c.queue.cfg.Resend, leases(batch))
 		return err
 	})
-	c.queue.dead(ctx, buried)
+	c.queue.buried(ctx, buried)
 	c.settled(ctx, "ack", batch, codes, err)
 	for _, d := range batch {
 		c.done(d)

@@ -199,7 +199,7 @@ func (d *Delivery) settle(fn func() error) error {
 // that this worker had. It was this worker that was told so when it released the
 // lock, so it promotes.
 func (d *Delivery) concluded(ctx context.Context, verb string, code script.Code, buried []script.Buried) error {
-	d.queue.dead(ctx, buried)
+	d.queue.buried(ctx, buried)
 	if code == script.Stale || code == script.Already {
 		if code == script.Stale {
 			d.stale(ctx)

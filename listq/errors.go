@@ -18,3 +18,7 @@ var ErrDraining = errors.New("listq: draining")
 // ErrInvalid is returned for a request, id or name that cannot be used, before
 // anything is sent to Redis. The error's text names the argument.
 var ErrInvalid = errors.New("invalid argument")
+
+// ErrUnknown is returned by [Queue.Get], and by methods of package delayq, for a
+// request that is not in the queue: it is finished or cancelled, or never was.
+var ErrUnknown = errors.New("listq: no such request")

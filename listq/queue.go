@@ -152,7 +152,7 @@ func (q *Queue) claim(ctx context.Context, n int) (_ Claimed, bad []undecodable,
 	if err != nil {
 		return Claimed{}, nil, fmt.Errorf("listq: claim from %q: %w", q.name, err)
 	}
-	q.dead(ctx, c.Buried)
+	q.buried(ctx, c.Buried)
 	out := Claimed{Probes: c.Probes, Wait: c.Wait, More: c.More}
 	for _, it := range c.Items {
 		d := &Delivery{
@@ -193,7 +193,7 @@ func (q *Queue) Promote(ctx context.Context, lock string) error {
 	if err != nil {
 		return fmt.Errorf("listq: promote %q in %q: %w", lock, q.name, err)
 	}
-	q.dead(ctx, buried)
+	q.buried(ctx, buried)
 	return nil
 }
 
@@ -210,7 +210,7 @@ func (q *Queue) Revive(ctx context.Context, id string) (bool, error) {
 	return code == script.Done || code == script.Already, nil
 }
 
-func (q *Queue) dead(ctx context.Context, buried []script.Buried) {
+func (q *Queue) buried(ctx context.Context, buried []script.Buried) {
 	if q.cfg.Hooks.Dead == nil {
 		return
 	}
@@ -220,4 +220,4 @@ func (q *Queue) dead(ctx context.Context, buried []script.Buried) {
 }
 
 // Settled reports requests that a script of package delayq buried to the hook.
-func (q *Queue) Settled(ctx context.Context, buried []script.Buried) { q.dead(ctx, buried) }
+func (q *Queue) Settled(ctx context.Context, buried []script.Buried) { q.buried(ctx, buried) }
