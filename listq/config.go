@@ -32,8 +32,8 @@ type Config struct {
 	// negative: no limit but Redis's own.
 	MaxPayload int
 	// Poll is the safety poll of consumers: the latest that a request is noticed
-	// when the process that should have said so died just then. It is jittered
-	// by a tenth. Defaults to 2 s; at least 10 ms.
+	// when the process that should have said so died just then. Up to a tenth is
+	// taken off at random. Defaults to 2 s; at least 10 ms.
 	Poll time.Duration
 	// PollOnly makes consumers do without blocking commands, for proxies that
 	// forbid them. A request is then noticed within Poll.
@@ -52,8 +52,8 @@ type Config struct {
 type Hooks struct {
 	// Dead is called by the process whose command moved a request to the dead.
 	Dead func(ctx context.Context, e DeadEvent)
-	// Stale is called when a worker finds that its request is no longer its own:
-	// the lease passed to another, or the request was cancelled.
+	// Stale is called, once per delivery, when a worker finds that its request is
+	// no longer its own: the lease ended, or the request was cancelled.
 	Stale func(ctx context.Context, d *Delivery)
 	// Panic is called after a handler's panic was recovered.
 	Panic func(ctx context.Context, d *Delivery, value any, stack []byte)
@@ -61,8 +61,12 @@ type Hooks struct {
 
 // DeadEvent tells of a request that will not run unless it is revived.
 type DeadEvent struct {
+	// Queue is the queue's name, ID the request's.
 	Queue, ID string
-	Reason    string
+	// Reason is "attempts: " and the last error, "deferrals", "max wait", "crash
+	// loop" (Config.MaxDeliveries), "undecodable: " and why, or what was given to
+	// [Delivery.Bury].
+	Reason string
 }
 
 func (c Config) withDefaults() Config {

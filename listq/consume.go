@@ -38,10 +38,13 @@ type ConsumeConfig struct {
 	// 25; negative: no limit.
 	MaxAttempts int
 	// Probe is called in a goroutine of its own when the queue does not know
-	// whether a lock with requests in line is free. Defaults to promoting the
-	// oldest; package delayq looks at the lock first.
+	// whether a lock with requests in line is free; its context ends with the drain
+	// timeout. Defaults to promoting the oldest; package delayq looks at the lock
+	// first.
 	Probe func(ctx context.Context, lock string)
-	// Slots are a worker pool shared with other Consume calls, in place of Workers.
+	// Slots are a worker pool shared with other Consume calls, in place of Workers:
+	// best on queues of one Redis, as a claim holds free slots until it is answered.
+	// Defaults to a pool of its own.
 	Slots *Slots
 	// Workers is how many handlers may run at once. Defaults to 10.
 	Workers int

@@ -21,8 +21,11 @@ import (
 //
 // The methods that settle try again while Redis does not answer, until ctx is
 // done or the lease has run out. They return [ErrStale] if the request is no
-// longer this worker's; then nothing was changed. After any other error it is
-// not known whether the request was settled; it may be tried again.
+// longer this worker's; then nothing was changed. A request that another worker,
+// or a cancellation, has finished a short while ago ([Config.Resend]) counts as
+// settled: that cannot be told from this call's own command, sent again by the
+// Redis client. After any other error it is not known whether the request was
+// settled; it may be tried again.
 type Delivery struct {
 	Request
 	// Deliveries counts the claims of this request, this one included.

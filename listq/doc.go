@@ -30,12 +30,26 @@
 // Requests run in the order of Push, as far as workers are free. Requests that
 // name a Lock run one at a time per lock, in order: claim passes over those
 // whose lock has an earlier request of this queue in flight, so that no worker
-// waits. That is order, not exclusion: a lease can end under a running handler.
-// For exclusion take the lock itself, as package sidestep does.
+// waits. A request whose handler failed leaves that order until it is back,
+// unless it was settled by [Delivery.NackStrict]. That is order, not exclusion: a
+// lease can end under a running handler. For exclusion take the lock itself, as
+// package sidestep does.
+//
+// # Stopping
+//
+// Every goroutine lives inside a call. When the context of [Queue.Consume] ends,
+// it claims no more and lets the running handlers finish; after the drain timeout
+// it ends their contexts with the cause [ErrDraining], and puts back, uncounted,
+// the requests whose handlers then fail.
+//
+// # Keys
+//
+// All keys of a queue begin with [Queue.Key] and hash to one slot of a Redis
+// Cluster. Times in them are those of the server's clock, in milliseconds.
 //
 // # Waiting
 //
-// An idle consumer sends about one command a second. Somebody's Push wakes it
+// An idle consumer sends at most about one command a second. Somebody's Push wakes it
 // through a blocking pop of a token on a connection of its own; what is due at a
 // time is timed by a local timer, of one process at a time. When that process
 // dies, or a token is lost with a connection, the others notice within

@@ -13,7 +13,8 @@ import (
 	"github.com/sidestep-go/sidestep/internal/script"
 )
 
-// Request is work to be done.
+// Request is work to be done. It must not be changed, nor be given to two methods
+// at a time, while a method that accepts it runs.
 type Request struct {
 	// ID names the request, for cancelling it and for recognising it when it is
 	// pushed twice: 1 to 255 bytes without control characters. If empty, the
