@@ -688,6 +688,8 @@ type harness struct {
 	seed  uint64
 	log   []string
 	slack int64 // ms that the server's clock may run on during a call
+
+	shifted int64 // ms by which pass has moved the queue instead of the clock
 }
 
 func (h *harness) fail(format string, args ...any) {
@@ -792,8 +794,8 @@ func (h *harness) random(n int) {
 	within := func(codes func(string) bool) func(string) func() bool {
 		return func(reply string) func() bool {
 			// A call that was refused once may be accepted later.
-			until := w.now + window.Milliseconds()
-			return func() bool { return codes(reply) && w.now < until }
+			until := w.now + h.shifted + window.Milliseconds()
+			return func() bool { return codes(reply) && w.now+h.shifted < until }
 		}
 	}
 	accepted := within(func(reply string) bool { return !strings.Contains(reply, "2") })
@@ -843,6 +845,9 @@ func (h *harness) random(n int) {
 				claims[name]++
 			}
 			number := claims[name]
+			if rng.IntN(2) == 0 {
+				h.takeToken()
+			}
 			s.what = fmt.Sprintf("claim(%s:%d, %d)", name, number, slots)
 			s.real = func(ctx ctx, q *script.Queue) (string, error) {
 				c, err := q.Claim(ctx, f, number, slots)
@@ -908,6 +913,9 @@ func (h *harness) random(n int) {
 				continue
 			}
 			old := history[max(0, len(history)-1-rng.IntN(12))]
+			if rng.IntN(3) == 0 {
+				old = history[rng.IntN(len(history))]
+			}
 			h.w.now = serverTime(h.t, h.rdb)
 			h.step("again "+old.what, old.real, old.model, old.settled != nil && old.settled())
 			continue
@@ -918,6 +926,14 @@ func (h *harness) random(n int) {
 		}
 		history = append(history, s)
 	}
+}
+
+// takeToken is what a waker does before a claim.
+func (h *harness) takeToken() {
+	if err := h.rdb.LPop(h.t.Context(), h.q.Keys().Wake()).Err(); err != nil && err != redis.Nil {
+		h.fail("take the token: %v", err)
+	}
+	h.w.wake = 0
 }
 
 // advance takes the queue into the future: a millisecond more than asked for, so
@@ -1023,6 +1039,7 @@ func TestModel(t *testing.T) {
 			h.pass = func(d time.Duration) {
 				shift(t, h.q, d)
 				h.w.shift(d.Milliseconds())
+				h.shifted += d.Milliseconds()
 			}
 			h.random(400)
 			h.drain()
