@@ -42,3 +42,9 @@ var (
 	// sent. The error's text names the argument.
 	ErrInvalid = listq.ErrInvalid
 )
+
+// invalidError makes an error that matches [lock.ErrInvalid] match [ErrInvalid].
+type invalidError struct{ error }
+
+func (e invalidError) Is(target error) bool { return target == ErrInvalid }
+func (e invalidError) Unwrap() error        { return e.error }

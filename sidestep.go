@@ -91,6 +91,9 @@ func (a *Acquirer) Do(ctx context.Context, key string, p InlinePolicy, fn func(c
 	if fn == nil {
 		return fmt.Errorf("sidestep: do %q: %w: nil function", key, ErrInvalid)
 	}
+	if key == "" {
+		return fmt.Errorf("sidestep: do: %w: empty key", ErrInvalid)
+	}
 	pl, err := planOf(p)
 	if err != nil {
 		return fmt.Errorf("sidestep: do %q: %w", key, err)
@@ -136,6 +139,7 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 		if !out.entered {
 			return
 		}
+		took := time.Since(started)
 		a.hint(ctx, s.key, s.queue, held)
 		seen := err
 		if !returned {
@@ -143,7 +147,7 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 		}
 		a.count(seen)
 		if h := a.cfg.Hooks.Ran; h != nil {
-			h(ctx, RanEvent{Key: s.key, Fence: out.fence, Wait: out.waited, Took: time.Since(started), Err: seen, Request: s.request})
+			h(ctx, RanEvent{Key: s.key, Fence: out.fence, Wait: out.waited, Took: took, Err: seen, Request: s.request})
 		}
 	}()
 	switch {
@@ -159,6 +163,9 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 		if held, ok := errors.AsType[*LockedError](err); ok {
 			out.refused = held
 			out.waited = time.Since(called)
+		}
+		if errors.Is(err, lock.ErrInvalid) {
+			err = invalidError{err}
 		}
 	}
 	return out, err
