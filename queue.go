@@ -199,19 +199,23 @@ func (q *Queue) postpone(ctx context.Context, req *listq.Request, pl plan) (Rece
 	return Receipt{ID: req.ID, Queue: q.name, Task: req.Task, Key: req.Lock, Due: d.Due, Duplicate: d.Duplicate}, nil
 }
 
-// deferDelivery puts a claimed request that met a held lock back.
-func (q *Queue) deferDelivery(ctx context.Context, p *partition, d *listq.Delivery, most int, pl plan, info *Request) error {
+// deferDelivery puts a claimed request that met a held lock back. The settlement
+// lasts no longer than settle; ctx carries what the hook may want.
+func (q *Queue) deferDelivery(ctx, settle context.Context, p *partition, d *listq.Delivery, most int, pl plan, info *Request) error {
 	var err error
 	if pl.delays {
-		err = p.delay.DelayDelivery(ctx, d, pl.delay, most)
+		err = p.delay.DelayDelivery(settle, d, pl.delay, most)
 	} else {
-		err = p.delay.ParkDelivery(ctx, d, pl.delay, most)
+		err = p.delay.ParkDelivery(settle, d, pl.delay, most)
 	}
 	if pl.parks {
 		q.announce(ctx, p, d.Lock)
 	}
 	if err != nil {
 		return err
+	}
+	if most > 0 && d.Deferrals >= most {
+		return nil // it is dead instead, as the hook for that was told
 	}
 	q.acq.stats.deferred.Add(1)
 	if h := q.acq.cfg.Hooks.Deferred; h != nil {

@@ -134,8 +134,9 @@ func MaxAttempts(n int) TaskOption {
 	return func(c *taskConfig) { c.maxAttempts = n }
 }
 
-// MaxDeferrals is how often workers may put a request back in its lock's line
-// before it is dead. Defaults to 0: no limit. It panics if n is negative.
+// MaxDeferrals is how often a request may meet a held lock before a worker makes
+// it dead; the direct call that deferred it counts, too. Defaults to 0: no limit.
+// It panics if n is negative.
 func MaxDeferrals(n int) TaskOption {
 	notNegative("MaxDeferrals", n)
 	return func(c *taskConfig) { c.maxDeferrals = n }
@@ -258,7 +259,13 @@ func (t *Task[T]) Do(ctx context.Context, v T, p Policy, opts ...CallOption) (Ou
 		return o, err
 	}
 	a.conflict(ctx, out.refused, p, info)
-	if !pl.parks && !pl.delays || ctx.Err() != nil {
+	if !pl.parks && !pl.delays {
+		return o, err
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		if !errors.Is(err, cause) { // it ended after the refusal
+			err = t.errorf("defer", fmt.Errorf("%w (%w)", cause, err))
+		}
 		return o, err
 	}
 	r, err := t.queue.postpone(ctx, req, pl)
@@ -266,6 +273,9 @@ func (t *Task[T]) Do(ctx context.Context, v T, p Policy, opts ...CallOption) (Ou
 		return o, t.errorf("defer", err)
 	}
 	o.Deferred = &r
+	if r.Duplicate {
+		return o, nil
+	}
 	a.stats.deferred.Add(1)
 	if h := a.cfg.Hooks.Deferred; h != nil {
 		h(ctx, DeferredEvent{Request: info, Receipt: r})
@@ -352,6 +362,14 @@ func (t *Task[T]) errorf(verb string, err error) error {
 // work runs a delivery of this task in a worker and settles it, unless nil or a
 // plain error is to settle it.
 func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) error {
+	defer func() {
+		if v := recover(); v != nil {
+			if ctx.Err() == nil {
+				_ = t.failed(ctx, d, fmt.Errorf("panic: %v", v)) // the queue tries what this could not
+			}
+			panic(v) // the queue keeps the stack and goes on
+		}
+	}()
 	var v T
 	if err := t.queue.cfg.Codec.Unmarshal(d.Payload, &v); err != nil {
 		return d.Bury(ctx, "undecodable payload: "+err.Error())
@@ -360,12 +378,13 @@ func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) err
 		ID: d.ID, Queue: t.queue.name, Task: t.name, Key: d.Lock, Deliveries: d.Deliveries,
 		Attempts: d.Attempts, Deferrals: d.Deferrals, Accepted: d.Accepted, Headers: d.Headers,
 	}
+	own := ctx
 	if f := t.queue.cfg.Context; f != nil {
-		ctx = f(ctx, d.Headers)
+		own = f(ctx, d.Headers)
 	}
 	pl := t.cfg.policy.plan()
 	a := t.queue.acq
-	out, err := a.run(ctx, section{
+	out, err := a.run(own, section{
 		key: d.Lock, plan: pl, request: info, queue: p.list.Key(),
 		fn: func(ctx context.Context, lk *lock.Lock) error {
 			ctx = context.WithValue(ctx, requestKey{}, info)
@@ -378,28 +397,32 @@ func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) err
 		},
 	})
 	if err == nil || ctx.Err() != nil {
-		return err
+		return err // if the request is lost, or the drain over, the queue settles
 	}
-	settle := context.WithoutCancel(ctx)
 	switch {
 	case out.refused != nil:
-		a.conflict(ctx, out.refused, t.cfg.policy, info)
+		a.conflict(own, out.refused, t.cfg.policy, info)
 		if pl.parks || pl.delays {
-			return t.queue.deferDelivery(settle, p, d, t.cfg.maxDeferrals, pl, info)
+			return t.queue.deferDelivery(own, ctx, p, d, t.cfg.maxDeferrals, pl, info)
 		}
-	case !out.entered && !errors.Is(err, ErrInvalid):
+	case !out.entered && !errors.Is(err, ErrInvalid) && own.Err() == nil:
 		// Redis did not give the lock: that is no fault of the request.
-		return p.delay.DelayDelivery(settle, d, unavailablePause, 0)
+		return p.delay.DelayDelivery(ctx, d, unavailablePause, 0)
 	}
-	attempt := d.Attempts + 1
-	delay, again := t.cfg.backoff.Next(attempt, time.Since(d.Accepted))
+	return t.failed(ctx, d, err)
+}
+
+// failed settles a delivery whose handler failed.
+func (t *Task[T]) failed(ctx context.Context, d *listq.Delivery, err error) error {
+	delay, again := t.cfg.backoff.Next(d.Attempts+1, time.Since(d.Accepted))
+	delay = max(delay, 0)
 	switch {
 	case !again:
-		return d.Bury(settle, "attempts: "+err.Error())
+		return d.Bury(ctx, "attempts: "+err.Error())
 	case t.cfg.strict:
-		return d.NackStrict(settle, delay, t.cfg.maxAttempts, err.Error())
+		return d.NackStrict(ctx, delay, t.cfg.maxAttempts, err.Error())
 	}
-	return d.Nack(settle, delay, t.cfg.maxAttempts, err.Error())
+	return d.Nack(ctx, delay, t.cfg.maxAttempts, err.Error())
 }
 
 // unavailablePause is how long a request waits whose lock's Redis gave no answer.
