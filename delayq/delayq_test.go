@@ -83,6 +83,20 @@ func (r *runs) list() []string {
 	return slices.Clone(r.ids)
 }
 
+// restart makes the times count from now.
+func (r *runs) restart() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.began = time.Now()
+}
+
+// when returns when the request ran last.
+func (r *runs) when(id string) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.at[id]
+}
+
 // ranAt fails the test unless the request ran once, at that time or a few
 // milliseconds later.
 func (r *runs) ranAt(t testing.TB, id string, want time.Duration) {
@@ -147,7 +161,7 @@ func TestScheduledRequestsRunOnTime(t *testing.T) {
 			consume(t, listq.New(rdb, "q", cfg), listq.ConsumeConfig{}, r.handle)
 		}
 		time.Sleep(10 * time.Second)
-		r.began = time.Now()
+		r.restart()
 		want := make(map[string]time.Duration)
 		for i, d := range []time.Duration{0, 1, time.Millisecond, 1500 * time.Microsecond, time.Minute, 3 * time.Second, 2 * time.Second, 59 * time.Second, time.Hour} {
 			id := fmt.Sprint(i)
@@ -216,7 +230,7 @@ func TestDeadTimekeeperCostsAPoll(t *testing.T) {
 		}
 		consume(t, listq.New(rdb, "q", cfg), listq.ConsumeConfig{}, r.handle)
 		time.Sleep(time.Minute)
-		if at := r.at["a"]; at < 30*time.Second || at > 32*time.Second {
+		if at := r.when("a"); at < 30*time.Second || at > 32*time.Second {
 			t.Errorf("after the timekeeper's death, the request ran after %v, want 30s to 32s", at)
 		}
 	})
@@ -299,7 +313,7 @@ func TestParkedRequestsLeaveInOrder(t *testing.T) {
 			t.Fatalf("%v ran while the lock was held", got)
 		}
 		l.hold("k", 0)
-		r.began = time.Now()
+		r.restart()
 		if err := delayq.HintKey(t.Context(), rdb, list.Key(), "k"); err != nil {
 			t.Errorf("HintKey = %v", err)
 		}
@@ -307,7 +321,7 @@ func TestParkedRequestsLeaveInOrder(t *testing.T) {
 		if got := r.list(); !slices.Equal(got, want) {
 			t.Errorf("order = %v, want %v", got, want)
 		}
-		if at := r.at[want[n-1]]; at > n*8*time.Millisecond {
+		if at := r.when(want[n-1]); at > n*8*time.Millisecond {
 			t.Errorf("%d turns of 5ms took %v", n, at)
 		}
 	})
@@ -364,7 +378,7 @@ func TestProbeLooksBeforeItPromotes(t *testing.T) {
 		if n := l.count(); n > 6 {
 			t.Errorf("the probe looked %d times in 4 minutes, want about one a minute", n)
 		}
-		if at := r.at["a"]; at < freed || at > freed+61*time.Second {
+		if at := r.when("a"); at < freed || at > freed+61*time.Second {
 			t.Errorf("the request ran after %v, want within a minute of the release at %v", at, freed)
 		}
 	})
@@ -393,6 +407,8 @@ func TestMaxWaitAndDeferrals(t *testing.T) {
 				return q.DelayDelivery(ctx, d, 10*time.Second, 3)
 			})
 		time.Sleep(5 * time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
 		for id, want := range map[string]string{
 			"waits": fmt.Sprint("max wait ", begun.Unix()+90), "meets": fmt.Sprint("deferrals ", begun.Unix()+30),
 		} {

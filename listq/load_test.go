@@ -21,7 +21,7 @@ func TestLoad(t *testing.T) {
 	for _, locks := range []int{0, 1, 7} {
 		t.Run(fmt.Sprint("locks=", locks), func(t *testing.T) {
 			redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
-				n := map[int]int{0: 1000, 1: 200, 7: 500}[locks] // the more is gated, the slower
+				n := map[int]int{0: 600, 1: 150, 7: 300}[locks] // the more is gated, the slower
 				ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
 				defer stop()
 				var mu sync.Mutex // guards the maps
