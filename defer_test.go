@@ -51,13 +51,13 @@ func TestDeferTakesThreeCommands(t *testing.T) {
 		count := redistest.Count(mine)
 		for range 3 {
 			count.Reset()
-			deferred(t, d.task, 1, sidestep.Defer(time.Hour))
+			deferred(t, d.task, 1, sidestep.Defer(10*time.Minute))
 			if count.Commands() != 3 || count.RoundTrips() != 3 {
 				t.Errorf("a deferral sent %v, want 3 commands: try, park, look", count.Names())
 			}
 		}
 		count.Reset()
-		deferred(t, d.task, 1, sidestep.Defer(time.Hour).NotBefore())
+		deferred(t, d.task, 1, sidestep.Defer(10*time.Minute).NotBefore())
 		if count.Commands() != 2 {
 			t.Errorf("a strict deferral sent %v, want 2 commands: try, schedule", count.Names())
 		}
@@ -90,7 +90,7 @@ func TestDeferredRunsOnceWhenTheLockIsReleased(t *testing.T) {
 	bubble(t, func(t *testing.T, rdb *redis.Client) {
 		d := newDeferring(t, rdb, "q")
 		s := enter(t, d.acq, "k")
-		r := deferred(t, d.task, 7, sidestep.Defer(time.Hour))
+		r := deferred(t, d.task, 7, sidestep.Defer(10*time.Minute))
 		start(t, d.queue)
 		time.Sleep(50 * time.Second) // more than a TTL: the holder is alive
 		if n := len(d.ran.list()); n != 0 {
@@ -102,7 +102,7 @@ func TestDeferredRunsOnceWhenTheLockIsReleased(t *testing.T) {
 			got.request.Queue != "q" || got.request.Task != "t" || got.request.Deliveries != 1 || got.request.Attempts != 0 || got.request.Deferrals != 1 {
 			t.Errorf("ran %+v, want 7, id %s, delivered and deferred once", got, r.ID)
 		}
-		time.Sleep(2 * time.Hour) // past its delay
+		time.Sleep(20 * time.Minute) // past its delay
 		if n := len(d.ran.list()); n != 1 {
 			t.Errorf("ran %d times, want once", n)
 		}
@@ -116,7 +116,7 @@ func TestDeferredRunsInAnotherProcess(t *testing.T) {
 		here, there := newDeferring(t, another(t, rdb), "q"), newDeferring(t, another(t, rdb), "q")
 		start(t, there.queue)
 		s := enter(t, here.acq, "k")
-		deferred(t, here.task, 1, sidestep.Defer(time.Hour))
+		deferred(t, here.task, 1, sidestep.Defer(10*time.Minute))
 		s.leave(t)
 		there.ran.wait(t, 1)
 		if n := len(here.ran.list()); n != 0 {
@@ -183,7 +183,7 @@ func TestThenDefersOnceTheRetriesGaveUp(t *testing.T) {
 		d := newDeferring(t, rdb, "q")
 		s := enter(t, d.acq, "k")
 		began := time.Now()
-		policy := sidestep.RetryFor(200 * time.Millisecond).Then(sidestep.Defer(time.Hour))
+		policy := sidestep.RetryFor(200 * time.Millisecond).Then(sidestep.Defer(10*time.Minute))
 		deferred(t, d.task, 1, policy)
 		if took := time.Since(began); took < 200*time.Millisecond || took > 250*time.Millisecond {
 			t.Errorf("deferred after %v, want 200ms", took)
@@ -247,7 +247,7 @@ func TestWithIDIsAcceptedOnce(t *testing.T) {
 		s := enter(t, d.acq, "k")
 		again := func(when string) {
 			t.Helper()
-			for _, p := range []sidestep.Policy{sidestep.Defer(time.Hour), sidestep.Defer(time.Hour).NotBefore()} {
+			for _, p := range []sidestep.Policy{sidestep.Defer(10*time.Minute), sidestep.Defer(time.Hour).NotBefore()} {
 				if r := deferred(t, d.task, 1, p, sidestep.WithID("once")); !r.Duplicate || r.ID != "once" {
 					t.Errorf("%s: %v gave %+v, want a duplicate", when, p, r)
 				}
@@ -255,11 +255,11 @@ func TestWithIDIsAcceptedOnce(t *testing.T) {
 			if r := enqueue(t, d.task, 1, sidestep.WithID("once")); !r.Duplicate {
 				t.Errorf("%s: Enqueue = %+v, want a duplicate", when, r)
 			}
-			if r, err := d.task.EnqueueIn(t.Context(), time.Hour, 1, sidestep.WithID("once")); err != nil || !r.Duplicate {
+			if r, err := d.task.EnqueueIn(t.Context(), 10*time.Minute, 1, sidestep.WithID("once")); err != nil || !r.Duplicate {
 				t.Errorf("%s: EnqueueIn = %+v, %v, want a duplicate", when, r, err)
 			}
 		}
-		if r := deferred(t, d.task, 1, sidestep.Defer(time.Hour), sidestep.WithID("once")); r.Duplicate {
+		if r := deferred(t, d.task, 1, sidestep.Defer(10*time.Minute), sidestep.WithID("once")); r.Duplicate {
 			t.Errorf("first receipt %+v, want no duplicate", r)
 		}
 		again("while it waits")
@@ -270,7 +270,7 @@ func TestWithIDIsAcceptedOnce(t *testing.T) {
 		s = enter(t, d.acq, "k")
 		again("after it ran")
 		s.leave(t)
-		time.Sleep(2 * time.Hour)
+		time.Sleep(20 * time.Minute)
 		if n := len(d.ran.list()); n != 1 {
 			t.Errorf("ran %d times, want once", n)
 		}
@@ -428,7 +428,7 @@ func TestDeferredRequestsRunInOrder(t *testing.T) {
 		for i := range n {
 			p := sidestep.Policy(sidestep.Defer(time.Duration(n-i) * time.Minute)) // the delay is no order
 			if i%2 == 1 {
-				p = sidestep.RetryFor(0).Then(sidestep.Defer(time.Hour))
+				p = sidestep.RetryFor(0).Then(sidestep.Defer(10*time.Minute))
 			}
 			deferred(t, task, i, p)
 		}

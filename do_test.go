@@ -212,7 +212,7 @@ func TestLostLockEndsTheContextFirst(t *testing.T) {
 			}
 		})
 		<-in
-		err := other.Do(t.Context(), "k", sidestep.Retry(retry.Constant(time.Millisecond)), func(context.Context, *lock.Lock) error {
+		err := other.Do(t.Context(), "k", sidestep.Retry(retry.Constant(50*time.Millisecond)), func(context.Context, *lock.Lock) error {
 			entered = time.Now()
 			return nil
 		})
