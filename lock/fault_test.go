@@ -435,20 +435,22 @@ func TestExtendWhileOthersLook(t *testing.T) {
 
 // redislock deletes the key at once and reports success.
 func TestShortTTLIsRefused(t *testing.T) {
-	rdb := redistest.Mini(t)
-	l := newLocker(t, rdb, lock.Config{})
-	n := redistest.Count(rdb)
-	for _, d := range []time.Duration{-1, 0, 1, time.Millisecond - 1, 10*time.Millisecond - 1, 1<<63 - 1} {
-		if _, err := l.TryAcquire(t.Context(), "x", lock.WithTTL(d)); !errors.Is(err, lock.ErrInvalid) {
-			t.Errorf("TTL %d: %v", d, err)
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		l := newLocker(t, rdb, lock.Config{})
+		n := redistest.Count(rdb)
+		for _, d := range []time.Duration{-1, 0, 1, time.Millisecond - 1, 10*time.Millisecond - 1, 1<<63 - 1} {
+			if _, err := l.TryAcquire(t.Context(), "x", lock.WithTTL(d)); !errors.Is(err, lock.ErrInvalid) {
+				t.Errorf("TTL %d: %v", d, err)
+			}
 		}
-	}
-	if n.Commands() != 0 {
-		t.Errorf("sent %v", n.Names())
-	}
-	if lk := take(t, l, "x", lock.WithTTL(10*time.Millisecond+1)); lk.TTL() != 10*time.Millisecond {
-		t.Errorf("TTL %v", lk.TTL())
-	}
+		if n.Commands() != 0 {
+			t.Errorf("sent %v", n.Names())
+		}
+		if lk := take(t, l, "x", lock.WithTTL(10*time.Millisecond+1)); lk.TTL() != 10*time.Millisecond {
+			t.Errorf("TTL %v", lk.TTL())
+		}
+	})
 }
 
 func TestScriptFlush(t *testing.T) {
