@@ -183,7 +183,7 @@ func TestThenDefersOnceTheRetriesGaveUp(t *testing.T) {
 		d := newDeferring(t, rdb, "q")
 		s := enter(t, d.acq, "k")
 		began := time.Now()
-		policy := sidestep.RetryFor(200 * time.Millisecond).Then(sidestep.Defer(10*time.Minute))
+		policy := sidestep.RetryFor(200 * time.Millisecond).Then(sidestep.Defer(10 * time.Minute))
 		deferred(t, d.task, 1, policy)
 		if took := time.Since(began); took < 200*time.Millisecond || took > 250*time.Millisecond {
 			t.Errorf("deferred after %v, want 200ms", took)
@@ -247,7 +247,7 @@ func TestWithIDIsAcceptedOnce(t *testing.T) {
 		s := enter(t, d.acq, "k")
 		again := func(when string) {
 			t.Helper()
-			for _, p := range []sidestep.Policy{sidestep.Defer(10*time.Minute), sidestep.Defer(time.Hour).NotBefore()} {
+			for _, p := range []sidestep.Policy{sidestep.Defer(10 * time.Minute), sidestep.Defer(time.Hour).NotBefore()} {
 				if r := deferred(t, d.task, 1, p, sidestep.WithID("once")); !r.Duplicate || r.ID != "once" {
 					t.Errorf("%s: %v gave %+v, want a duplicate", when, p, r)
 				}
@@ -428,7 +428,7 @@ func TestDeferredRequestsRunInOrder(t *testing.T) {
 		for i := range n {
 			p := sidestep.Policy(sidestep.Defer(time.Duration(n-i) * time.Minute)) // the delay is no order
 			if i%2 == 1 {
-				p = sidestep.RetryFor(0).Then(sidestep.Defer(10*time.Minute))
+				p = sidestep.RetryFor(0).Then(sidestep.Defer(10 * time.Minute))
 			}
 			deferred(t, task, i, p)
 		}

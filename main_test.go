@@ -107,13 +107,15 @@ type section struct {
 	done chan error
 }
 
-// enter has an Acquirer run a section in a goroutine and returns once it runs.
+// enter has an Acquirer run a section in a goroutine and returns once it runs. It
+// waits a little for the lock, since handlers tell of their runs while they hold
+// it.
 func enter(t *testing.T, acq *sidestep.Acquirer, key string) *section {
 	t.Helper()
 	s := &section{end: make(chan struct{}), done: make(chan error, 1)}
 	entered := make(chan struct{})
 	go func() {
-		s.done <- acq.Do(context.Background(), key, sidestep.Fail(), func(context.Context, *lock.Lock) error {
+		s.done <- acq.Do(context.Background(), key, sidestep.RetryFor(10*time.Second), func(context.Context, *lock.Lock) error {
 			close(entered)
 			<-s.end
 			return nil
