@@ -93,7 +93,6 @@ func (q *Queue) Consume(ctx context.Context, cfg ConsumeConfig, handler Handler)
 	var renewing sync.WaitGroup
 	renewed, stop := context.WithCancel(c.base)
 	c.running.Go(func() { q.warnOfEviction(ctx) })
-	c.acking.Go(c.ackAll)
 	renewing.Go(func() { c.renew(renewed) })
 	c.feed(ctx)
 	c.drain()
@@ -133,7 +132,7 @@ type consumer struct {
 	acks  chan *Delivery
 
 	running sync.WaitGroup // handlers, probes, and what hands back requests
-	acking  sync.WaitGroup // ackAll, which ends when acks is closed
+	acking  sync.WaitGroup // ackAll, which takes over from the feeder and ends when acks is closed
 
 	mu     sync.Mutex // guards the field below
 	active map[*Delivery]context.CancelCauseFunc
@@ -173,7 +172,9 @@ func outlive(base, ctx context.Context, d time.Duration) (context.Context, conte
 	}
 }
 
-// feed is the feeder: it claims for the free slots when there is reason to.
+// feed is the feeder: it acknowledges what the handlers finished, and claims for
+// the free slots when there is reason to, in one command. All that comes in
+// while the last answer is under way goes into the next.
 func (c *consumer) feed(ctx context.Context) {
 	place := c.cfg.Slots.seat(c.kick)
 	wakerCtx, stop := context.WithCancel(ctx)
@@ -181,14 +182,17 @@ func (c *consumer) feed(ctx context.Context) {
 	if c.token != nil && !c.queue.cfg.PollOnly {
 		waking.Go(func() { c.wake(wakerCtx, place) })
 	}
-	claims, done := outlive(c.base, ctx, grace)
+	claims, end := outlive(c.base, ctx, grace)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	failures := 0
+	var done []*Delivery // finished, and not yet acknowledged
 	for ctx.Err() == nil {
 		due := false // whether to look even if no slot is free
 		select {
 		case <-ctx.Done():
+		case d := <-c.acks:
+			done = c.gather(append(done, d))
 		case <-c.token:
 			due = true
 		case <-timer.C:
@@ -199,12 +203,14 @@ func (c *consumer) feed(ctx context.Context) {
 			break
 		}
 		n := place.take(script.Bound, !due)
-		if n == 0 && !due {
+		if n == 0 && !due && len(done) == 0 {
 			continue // the next free slot kicks
 		}
-		claimed, bad, err := c.queue.claim(claims, n)
+		batch := done[:min(len(done), script.Bound)]
+		claimed, bad, acked, err := c.queue.claim(claims, n, leases(batch))
 		if err != nil {
 			c.cfg.Slots.put(n)
+			done = c.giveUp(done, err)
 			if failures++; failures == 1 {
 				c.queue.cfg.Logger.WarnContext(ctx, "claims fail; trying on", "queue", c.queue.name, "error", err)
 			}
@@ -215,7 +221,9 @@ func (c *consumer) feed(ctx context.Context) {
 			c.queue.cfg.Logger.InfoContext(ctx, "claims succeed again", "queue", c.queue.name, "failures", failures)
 			failures = 0
 		}
+		done = done[len(batch):]
 		c.accept(ctx, n, claimed, bad)
+		c.acked(claims, batch, acked, nil)
 		c.more.Store(claimed.More)
 		if claimed.More {
 			signal(c.kick)
@@ -228,7 +236,8 @@ func (c *consumer) feed(ctx context.Context) {
 		}
 		timer.Reset(wait)
 	}
-	done()
+	end()
+	c.acking.Go(func() { c.ackAll(done) })
 	place.leave()
 	stop()
 	waking.Wait()
@@ -241,7 +250,7 @@ func (c *consumer) leave(lost bool) {
 	ctx, cancel := context.WithTimeout(c.base, grace)
 	defer cancel()
 	if lost {
-		if claimed, bad, err := c.queue.claim(ctx, 1); err == nil {
+		if claimed, bad, _, err := c.queue.claim(ctx, 1, nil); err == nil {
 			c.handBack(ctx, append(claimed.Deliveries, deliveries(bad)...))
 		}
 	}
@@ -376,7 +385,7 @@ func (c *consumer) finish(d *Delivery, err, cause error) {
 	if !d.Settled() {
 		if err == nil {
 			d.settling.Store(true)
-			c.acks <- d // gives the slot back when the answer is there
+			c.acks <- d // whose receiver gives the slot back
 			return
 		}
 		c.report(d, c.failed(d, err, cause))
@@ -407,24 +416,59 @@ func (c *consumer) failed(d *Delivery, err, cause error) error {
 	return d.Nack(ctx, max(delay, 0), c.cfg.MaxAttempts, err.Error())
 }
 
-// ackAll acknowledges what the handlers finished: all that came in while the
-// last answer was under way goes in one command.
-func (c *consumer) ackAll() {
-	for d := range c.acks {
-		batch := append(make([]*Delivery, 0, 8), d)
-	gather:
-		for len(batch) < script.Bound {
-			select {
-			case d, ok := <-c.acks:
-				if !ok {
-					break gather
-				}
-				batch = append(batch, d)
-			default:
-				break gather
+// gather adds what else is finished by now, and gives all their slots back.
+func (c *consumer) gather(done []*Delivery) []*Delivery {
+	freed := 1 // the last of done
+	for len(done) < script.Bound {
+		select {
+		case d, ok := <-c.acks:
+			if ok {
+				done = append(done, d)
+				freed++
+				continue
 			}
+		default:
 		}
-		c.ack(batch)
+		break
+	}
+	c.cfg.Slots.put(freed)
+	return done
+}
+
+// acked records the answer to an acknowledgement.
+func (c *consumer) acked(ctx context.Context, batch []*Delivery, codes []script.Code, err error) {
+	c.settled(ctx, "ack", batch, codes, err)
+	for _, d := range batch {
+		c.done(d)
+	}
+}
+
+// giveUp returns those of the finished that are worth another try after err.
+func (c *consumer) giveUp(done []*Delivery, err error) (again []*Delivery) {
+	for _, d := range done {
+		if d.left() > 0 {
+			again = append(again, d)
+		} else {
+			c.acked(c.base, []*Delivery{d}, nil, err)
+		}
+	}
+	return again
+}
+
+// ackAll acknowledges what the handlers finish after the feeder has ended, and
+// before that what the feeder leaves.
+func (c *consumer) ackAll(done []*Delivery) {
+	for {
+		if len(done) == 0 {
+			d, ok := <-c.acks
+			if !ok {
+				return
+			}
+			done = c.gather(append(done, d))
+		}
+		n := min(len(done), script.Bound)
+		c.ack(done[:n])
+		done = done[n:]
 	}
 }
 
@@ -433,20 +477,12 @@ func (c *consumer) ack(batch []*Delivery) {
 	defer cancel()
 	var codes []script.Code
 	var buried []script.Buried
-	more := false
 	err := persist(ctx, func() time.Duration { return longest(batch) }, func() (err error) {
-		codes, more, buried, err = c.queue.script.Ack(ctx, c.queue.cfg.Resend, leases(batch))
+		codes, _, buried, err = c.queue.script.Ack(ctx, c.queue.cfg.Resend, leases(batch))
 		return err
 	})
 	c.queue.buried(ctx, buried)
-	c.settled(ctx, "ack", batch, codes, err)
-	for _, d := range batch {
-		c.done(d)
-	}
-	c.cfg.Slots.put(len(batch))
-	if more { // such as the next in line of a lock
-		signal(c.kick)
-	}
+	c.acked(ctx, batch, codes, err)
 }
 
 func leases(all []*Delivery) []script.Lease {

@@ -128,7 +128,7 @@ type Claimed struct {
 // After an error of the network, the next call returns what the lost reply held,
 // which may be more than it asked for, and whose leases began with the first try.
 func (q *Queue) Claim(ctx context.Context, n int) (Claimed, error) {
-	c, bad, err := q.claim(ctx, n)
+	c, bad, _, err := q.claim(ctx, n, nil)
 	for _, b := range bad {
 		b.bury(ctx)
 	}
@@ -147,10 +147,11 @@ func (u undecodable) bury(ctx context.Context) {
 	}
 }
 
-func (q *Queue) claim(ctx context.Context, n int) (_ Claimed, bad []undecodable, err error) {
-	c, sent, token, err := q.claimNext(ctx, max(n, 0))
+// claim is Claim, and acknowledges in the same command what is done.
+func (q *Queue) claim(ctx context.Context, n int, done []script.Lease) (_ Claimed, bad []undecodable, acked []script.Code, err error) {
+	c, sent, token, err := q.claimNext(ctx, max(n, 0), done)
 	if err != nil {
-		return Claimed{}, nil, fmt.Errorf("listq: claim from %q: %w", q.name, err)
+		return Claimed{}, nil, nil, fmt.Errorf("listq: claim from %q: %w", q.name, err)
 	}
 	q.buried(ctx, c.Buried)
 	out := Claimed{Probes: c.Probes, Wait: c.Wait, More: c.More}
@@ -166,12 +167,12 @@ func (q *Queue) claim(ctx context.Context, n int) (_ Claimed, bad []undecodable,
 		}
 		out.Deliveries = append(out.Deliveries, d)
 	}
-	return out, bad, nil
+	return out, bad, c.Acked, nil
 }
 
 // claimNext makes the next claim, or makes one again whose reply was lost. It
 // returns when that was first sent: the leases began no earlier.
-func (q *Queue) claimNext(ctx context.Context, n int) (_ script.Claimed, sent time.Time, token string, err error) {
+func (q *Queue) claimNext(ctx context.Context, n int, done []script.Lease) (_ script.Claimed, sent time.Time, token string, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	number := q.claims + 1
@@ -179,7 +180,7 @@ func (q *Queue) claimNext(ctx context.Context, n int) (_ script.Claimed, sent ti
 		q.sent = time.Now()
 	}
 	sent = q.sent
-	c, err := q.script.Claim(ctx, &q.feed, number, n)
+	c, err := q.script.Exchange(ctx, &q.feed, number, n, q.cfg.Resend, done)
 	if err == nil && n > 0 {
 		q.claims, q.sent = number, time.Time{}
 	}

@@ -4,16 +4,7 @@
 -- returns {codes, more, buried}: code per request 1 done | 2 already | 0 stale;
 -- more is 1 while ready is not empty
 local codes = {}
-local window = tonumber(ARGV[1])
 for i = 2, #ARGV, 2 do
-  local id = ARGV[i]
-  local s = get(id)
-  local code = mine(id, s, ARGV[i + 1])
-  if code == 1 then
-    unplace(id, s)
-    forget(id, s, window)
-    leave(id, s)
-  end
-  codes[#codes + 1] = code
+  codes[#codes + 1] = finish(ARGV[i], ARGV[i + 1], tonumber(ARGV[1]))
 end
 return {codes, call('LLEN', ready) > 0 and 1 or 0, buried}

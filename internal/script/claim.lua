@@ -1,20 +1,22 @@
--- claim: bring what is due into ready, lease up to n requests, say what is next.
+-- claim: acknowledge what is done, bring what is due into ready, lease up to n
+-- requests, say what is next.
 -- KEYS[13] the feeder's last claim
 -- ARGV[1] feeder  ARGV[2] count of its claims  ARGV[3] n  ARGV[4] lease in ms
 -- ARGV[5] most deliveries, or 0  ARGV[6] slack of the others' clocks in ms
 -- ARGV[7] most dead, or 0  ARGV[8] most ms that the dead are kept, or 0
 -- ARGV[9] ms after which a probe that nobody answered is due again
--- returns {items, probes, wait, more, buried}: items is flat, {id, body,
+-- ARGV[10] ms for which finished ids are remembered, then of what is done, per request: id, token
+-- returns {items, probes, wait, more, buried, codes}: items is flat, {id, body,
 -- deliveries, attempts, deferrals, accepted ms} for each; probes are locks to
 -- look at; wait is ms until something is due, -1 for never; more is 1 while
--- ready is not empty; buried is flat, {id, reason} for each.
+-- ready is not empty; buried is flat, {id, reason} for each; codes are those of ack.
 local last = KEYS[13]
 local feeder, ctr, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local lease, most, slack = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local again = tonumber(ARGV[9])
 local tok = feeder .. ':' .. ARGV[2]
 local bound = 128
-local items, probes = {}, {}
+local items, probes, codes = {}, {}, {}
 
 local function item(id, s, body)
   local i = #items
@@ -52,8 +54,16 @@ local answered = ''
 if n > 0 then
   local c, ids = string.match(call('GET', last) or '0', '^(%d+)(.*)$')
   c = tonumber(c)
-  if ctr < c then return {items, probes, -1, 0, buried} end
+  if ctr < c then
+    for i = 11, #ARGV, 2 do codes[#codes + 1] = 0 end
+    return {items, probes, -1, 0, buried, codes}
+  end
   if ctr == c then answered, n = ids, 0 end
+end
+quiet = true
+
+for i = 11, #ARGV, 2 do
+  codes[#codes + 1] = finish(ARGV[i], ARGV[i + 1], tonumber(ARGV[10]))
 end
 
 for _, m in ipairs(call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, bound)) do
@@ -157,6 +167,7 @@ if ctr % 16 == 0 then
   end
 end
 
+quiet = false
 local more = call('LLEN', ready) > 0
 if more then token() end
 
@@ -178,4 +189,4 @@ if head then
 elseif owner == feeder then
   call('DEL', clock)
 end
-return {items, probes, wait, more and 1 or 0, buried}
+return {items, probes, wait, more and 1 or 0, buried, codes}

@@ -14,7 +14,7 @@ func ReadReplies(reply any) (errs []error) {
 	keep(err)
 	_, _, err = dated(cmd)
 	keep(err)
-	_, err = claimed(cmd)
+	_, err = claimed(cmd, 0)
 	keep(err)
 	_, _, _, err = acked(cmd, 2)
 	keep(err)

@@ -224,7 +224,7 @@ func (w *world) parkNew(e script.Entry, in int) string {
 	return "1"
 }
 
-func (w *world) claim(f *script.Feed, number int64, n int) string {
+func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease) string {
 	var c, buried string
 	var repeat []string
 	last := w.last[f.Feeder]
@@ -233,10 +233,18 @@ func (w *world) claim(f *script.Feed, number int64, n int) string {
 		c += fmt.Sprintf(" %s:%d/%d/%d", id, r.del, r.att, r.dfr)
 	}
 	if n > 0 && number < last.claim {
-		return ""
+		if len(done) == 0 {
+			return ""
+		}
+		return fmt.Sprint("acked ", make([]int, len(done)))
 	}
 	if n > 0 && number == last.claim {
 		n, repeat = 0, last.ids
+	}
+	wake := w.wake // a claim is quiet, and leaves a token at its end
+	var acked string
+	if len(done) > 0 {
+		acked = " acked " + fmt.Sprint(w.finish(done, &buried))
 	}
 	var look string
 	for i, m := range w.due() {
@@ -312,6 +320,7 @@ func (w *world) claim(f *script.Feed, number int64, n int) string {
 	if number%16 == 0 {
 		w.trim(f)
 	}
+	w.wake = wake
 	if len(w.list) > 0 {
 		w.token()
 	}
@@ -322,7 +331,7 @@ func (w *world) claim(f *script.Feed, number int64, n int) string {
 	if len(w.list) > 0 {
 		c += " more"
 	}
-	return strings.TrimSpace(c + buried)
+	return strings.TrimSpace(c + buried + acked)
 }
 
 // probe is what a claim does with a lock's probe that is due.
@@ -402,18 +411,22 @@ func (w *world) clock(f *script.Feed) (int64, bool) {
 	return max(head, w.now) + f.Slack.Milliseconds(), true
 }
 
-func (w *world) ack(ls []script.Lease) string {
+func (w *world) finish(ls []script.Lease, buried *string) []int {
 	codes := make([]int, len(ls))
-	var buried string
 	for i, l := range ls {
 		codes[i] = w.mine(l.ID, l.Token)
 		if codes[i] == 1 {
 			r := w.reqs[l.ID]
 			w.forget(l.ID)
-			w.leave(l.ID, r, &buried)
+			w.leave(l.ID, r, buried)
 		}
 	}
-	s := fmt.Sprint(codes)
+	return codes
+}
+
+func (w *world) ack(ls []script.Lease) string {
+	var buried string
+	s := fmt.Sprint(w.finish(ls, &buried))
 	if len(w.list) > 0 {
 		s += " more"
 	}
@@ -848,15 +861,19 @@ func (h *harness) random(n int) {
 			if rng.IntN(2) == 0 {
 				h.takeToken()
 			}
-			s.what = fmt.Sprintf("claim(%s:%d, %d)", name, number, slots)
+			var done []script.Lease
+			if rng.IntN(2) == 0 {
+				done = someLeases()
+			}
+			s.what = fmt.Sprintf("claim(%s:%d, %d, ack%v)", name, number, slots, show(done...))
 			s.real = func(ctx ctx, q *script.Queue) (string, error) {
-				c, err := q.Claim(ctx, f, number, slots)
+				c, err := q.Exchange(ctx, f, number, slots, window, done)
 				for _, item := range c.Items {
 					given = append(given, script.Lease{ID: item.ID, Token: f.Token(number)})
 				}
 				return showClaim(c), err
 			}
-			s.model = func() string { return w.claim(f, number, slots) }
+			s.model = func() string { return w.claim(f, number, slots, done...) }
 		case kind < 56:
 			ls := someLeases()
 			s = sent{fmt.Sprintf("ack%v", show(ls...)), ack(show(ls...)...), func() string { return w.ack(ls) }, always}

@@ -64,9 +64,11 @@ local function mint(s)
   if s.lock ~= '' and s.seq == 0 then s.seq = call('HINCRBY', meta, 'seq', 1) end
 end
 
--- token says "somebody look": at most one token stands in wake.
+-- token says "somebody look": at most one token stands in wake. A claim is quiet:
+-- it looks itself, and leaves a token at its end if there is more.
+local quiet = false
 local function token()
-  if call('LLEN', wake) == 0 then call('LPUSH', wake, '1') end
+  if not quiet and call('LLEN', wake) == 0 then call('LPUSH', wake, '1') end
 end
 
 -- headed says so if member has become what is due first.
@@ -206,4 +208,17 @@ local function mine(id, s, tok)
   if s.token ~= tok then return 0 end
   if s.place == 'l' then return 1 end
   return 2
+end
+
+-- finish acknowledges a request: it is done, and the next in line of its lock
+-- gets the turn. window is forget's.
+local function finish(id, tok, window)
+  local s = get(id)
+  local code = mine(id, s, tok)
+  if code == 1 then
+    unplace(id, s)
+    forget(id, s, window)
+    leave(id, s)
+  end
+  return code
 end

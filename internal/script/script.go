@@ -121,6 +121,7 @@ type Claimed struct {
 	Wait   time.Duration // until something is due; negative: nothing is
 	More   bool          // ready is not empty
 	Buried []Buried
+	Acked  []Code // by Exchange
 }
 
 // Token returns the lease token of a feeder's claim.
@@ -131,11 +132,17 @@ var claim = compile("claim")
 // Claim leases up to n requests, at most Bound. number counts the feeder's
 // claims, from 1; a claim whose answer was lost is made again with its number.
 func (q *Queue) Claim(ctx context.Context, f *Feed, number int64, n int) (Claimed, error) {
-	return claimed(claim.Run(ctx, q.rdb, q.keys.With(f.Feeder), f.Feeder, number, min(n, Bound), ms(f.Lease),
-		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain)))
+	return q.Exchange(ctx, f, number, n, 0, nil)
 }
 
-func claimed(cmd *redis.Cmd) (Claimed, error) {
+// Exchange is Ack and then Claim, in one command.
+func (q *Queue) Exchange(ctx context.Context, f *Feed, number int64, n int, window time.Duration, done []Lease) (Claimed, error) {
+	args := append(make([]any, 0, 10+2*len(done)), f.Feeder, number, min(n, Bound), ms(f.Lease),
+		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain), ms(window))
+	return claimed(claim.Run(ctx, q.rdb, q.keys.With(f.Feeder), appendLeases(args, done)...), len(done))
+}
+
+func claimed(cmd *redis.Cmd, finished int) (Claimed, error) {
 	v, err := cmd.Slice()
 	if err != nil {
 		return Claimed{}, err
@@ -157,6 +164,7 @@ func claimed(cmd *redis.Cmd) (Claimed, error) {
 	c.Wait = time.Duration(r.number()) * time.Millisecond
 	c.More = r.number() == 1
 	c.Buried = r.buried()
+	c.Acked = r.codes(finished)
 	return c, first("claim", r.err, items.err, probes.err)
 }
 
@@ -300,7 +308,10 @@ func (q *Queue) Yield(ctx context.Context, feeder string) error {
 func ms(d time.Duration) int64 { return int64((d + time.Millisecond - 1) / time.Millisecond) }
 
 func withLeases(head any, leases []Lease) []any {
-	args := append(make([]any, 0, 1+2*len(leases)), head)
+	return appendLeases(append(make([]any, 0, 1+2*len(leases)), head), leases)
+}
+
+func appendLeases(args []any, leases []Lease) []any {
 	for _, l := range leases {
 		args = append(args, l.ID, l.Token)
 	}

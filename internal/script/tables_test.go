@@ -86,7 +86,11 @@ func showClaim(c script.Claimed) string {
 	if c.More {
 		out = append(out, "more")
 	}
-	return strings.TrimSpace(withBuried(strings.Join(out, " "), c.Buried))
+	s := withBuried(strings.Join(out, " "), c.Buried)
+	if len(c.Acked) > 0 {
+		s += " acked " + fmt.Sprint(c.Acked)
+	}
+	return strings.TrimSpace(s)
 }
 
 func push(entries ...string) call {
@@ -121,6 +125,13 @@ func claim(n int64, slots int, opts ...func(*script.Feed)) call {
 			o(f)
 		}
 		c, err := q.Claim(ctx, f, n, slots)
+		return showClaim(c), err
+	}
+}
+
+func exchange(n int64, slots int, done ...string) call {
+	return func(ctx context.Context, q *script.Queue) (string, error) {
+		c, err := q.Exchange(ctx, defaultFeed(), n, slots, window, leases(done))
 		return showClaim(c), err
 	}
 }
@@ -249,15 +260,15 @@ func TestScripts(t *testing.T) {
 			{"takes the turn", "1 r A#1; ready 1; seq 1", claim(1, 1), "1:1/0/0 wait 30", "1 l@30 A#1 tok=f:1 n=1/0/0; held A=1; seq 1; last f:1 1; clock f@30", ""},
 			{"has the turn", "1 r A#1; 2 p A#2; probe A@60; held A=1; ready 1; seq 2", claim(1, 1), "1:1/0/0 wait 30", "1 l@30 A#1 tok=f:1 n=1/0/0; 2 p A#2; probe A@60; held A=1; seq 2; last f:1 1; clock f@30", ""},
 			{"gate: another has the turn", "1 l@20 A#1 tok=f:1; held A=1; 2 r A#2; 3 r; ready 2 3; seq 2", claim(2, 1), "3:1/0/0 wait 20",
-				"1 l@20 A#1 tok=f:1; held A=1; 2 p A#2; probe A@30; 3 l@30 tok=f:2 n=1/0/0; seq 2; last f:2 3; clock f@20; wake", ""},
+				"1 l@20 A#1 tok=f:1; held A=1; 2 p A#2; probe A@30; 3 l@30 tok=f:2 n=1/0/0; seq 2; last f:2 3; clock f@20", ""},
 			{"gate: one waits in front", "1 p A#1; probe A@20; 2 r A#2; ready 2; seq 2", claim(1, 1), "wait 20", "1 p A#1; probe A@20; 2 p A#2; seq 2; last f:1; clock f@20", ""},
 			{"gate: one waits behind", "2 p A#2; probe A@20; 1 r A#1; ready 1; seq 2", claim(1, 1), "wait 20", "2 p A#2; probe A@20; 1 p A#1; seq 2; last f:1; clock f@20", ""},
 			{"gate: another lock of similar name", "1 p AA#1; probe AA@20; 2 r A#2; ready 2; seq 2", claim(1, 1), "2:1/0/0 wait 20", "1 p AA#1; probe AA@20; 2 l@30 A#2 tok=f:1 n=1/0/0; held A=2; seq 2; last f:1 2; clock f@20", ""},
 			{"one lock, one in flight", "1 r A#1; 2 r A#2; 3 r B#3; ready 1 2 3; seq 3", claim(1, 9), "1:1/0/0 3:1/0/0 wait 30",
-				"1 l@30 A#1 tok=f:1 n=1/0/0; 2 p A#2; probe A@30; 3 l@30 B#3 tok=f:1 n=1/0/0; held A=1; held B=3; seq 3; last f:1 1 3; clock f@30; wake", ""},
+				"1 l@30 A#1 tok=f:1 n=1/0/0; 2 p A#2; probe A@30; 3 l@30 B#3 tok=f:1 n=1/0/0; held A=1; held B=3; seq 3; last f:1 1 3; clock f@30", ""},
 			{"skips what was left behind", "1 d@60; 3 r; ready 1 2 3", claim(1, 1), "3:1/0/0 wait 30", "1 d@60; 3 l@30 tok=f:1 n=1/0/0; last f:1 3; clock f@30", ""},
 			{"skips its own second entry", "1 r; ready 1 1", claim(1, 2), "1:1/0/0 wait 30", "1 l@30 tok=f:1 n=1/0/0; last f:1 1; clock f@30", ""},
-			{"a lost body", "1 r A#1 nobody; held A=1; 2 p A#2; probe A@60; ready 1; seq 2", claim(1, 1), "2:1/0/0 wait 30", "2 l@30 A#2 tok=f:1 n=1/0/0; held A=2; seq 2; healed 1; last f:1 2; clock f@30; wake", ""},
+			{"a lost body", "1 r A#1 nobody; held A=1; 2 p A#2; probe A@60; ready 1; seq 2", claim(1, 1), "2:1/0/0 wait 30", "2 l@30 A#2 tok=f:1 n=1/0/0; held A=2; seq 2; healed 1; last f:1 2; clock f@30", ""},
 			{"due goes to the tail", "1 d@-10; 2 r; ready 2", claim(1, 1), "2:1/0/0 wait 30 more", "1 r; ready 1; 2 l@30 tok=f:1 n=1/0/0; last f:1 2; clock f@30; wake", ""},
 			{"due in order of time", "1 d@-10; 2 d@-20; 3 d@10", claim(1, 0), "wait 10 more", "1 r; 2 r; 3 d@10; ready 2 1; clock f@10; wake", ""},
 			{"due gets its seq", "1 d@-10 A#0; 2 d@-20 B#7; seq 7", claim(1, 0), "more", "1 r A#8; 2 r B#7; seq 8; ready 2 1; wake", ""},
@@ -291,6 +302,14 @@ func TestScripts(t *testing.T) {
 			{"clock: a lease counts", "1 d@50; 2 l@40 tok=f:1; clock g@70", claim(1, 0), "wait 40", "1 d@50; 2 l@40 tok=f:1; clock f@40", ""},
 			{"clock: mine, nothing due", "clock f@50", claim(1, 0), "", "", ""},
 			{"clock: another's, nothing due", "clock g@50", claim(1, 0), "", "=", ""},
+		},
+		"exchange": {
+			{"the next in line at once, without a token", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2; probe A@60; seq 2; last f:1 1", exchange(2, 1, "1 f:1"),
+				"2:1/0/0 wait 30 acked [1]", "2 l@30 A#2 tok=f:2 n=1/0/0; held A=2; seq 2; gone 1@60; last f:2 2; clock f@30", "2:1/0/0 wait 30 acked [2]"},
+			{"no slot: a token for the next in line", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2; probe A@60; seq 2", exchange(2, 0, "1 f:1"),
+				"more acked [1]", "2 r A#2; held A=2; ready 2; seq 2; gone 1@60; wake", "more acked [2]"},
+			{"stale and finished", "1 l@30 tok=g:1; gone 2@10", exchange(1, 1, "1 f:1", "2 f:1"), "wait 30 acked [0 2]", "1 l@30 tok=g:1; gone 2@10; last f:1; clock f@30", ""},
+			{"late", "1 l@30 tok=f:1; last f:3 1", exchange(2, 1, "1 f:1"), "acked [0]", "=", "acked [0]"},
 		},
 		"ack": {
 			{"done", "1 l@30 tok=f:1 n=1/0/0", ack("1 f:1"), "[1]", "gone 1@60", "[2]"},
