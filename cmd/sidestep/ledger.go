@@ -21,6 +21,7 @@ const (
 type entry struct {
 	line
 	called     int64 // 0: not yet
+	answered   int64 // when the caller was free again; 0: not yet
 	started    int64 // begin of its first section; 0: none
 	ended      int64 // of the section that made it done
 	complete   int   // sections that ended without an error
@@ -100,6 +101,9 @@ func (l *ledger) record(process int, e event) {
 		return
 	}
 	r.deliveries = max(r.deliveries, e.Deliveries)
+	if e.answers() && r.answered == 0 {
+		r.answered = e.At
+	}
 	switch e.Kind {
 	case kindCalled:
 		if r.called == 0 {

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -18,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
 )
 
@@ -41,26 +43,33 @@ func main() {
 	if os.Getenv(memberEnv) != "" {
 		os.Exit(memberMain(os.Stdin, os.Stdout))
 	}
-	os.Exit(run(os.Args[1:]))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second interrupt ends the command at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // run runs the command line and returns the exit status.
-func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second interrupt ends the command at once
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	logging.Disable() // go-redis: what it has to say comes back as errors
 	cmd := rootCommand()
 	cmd.SetArgs(longFlags(args))
+	cmd.SetIn(in)
+	cmd.SetOut(out)
+	cmd.SetErr(errOut)
 	err := cmd.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
 	}
 	exit, ok := errors.AsType[*exitError](err)
-	if !ok {
+	switch {
+	case ok:
+	case ctx.Err() != nil:
+		exit = &exitError{exitInterrupted, err.Error()}
+	default:
 		exit = &exitError{exitUnusable, err.Error()}
 	}
 	if exit.text != "" {
-		fmt.Fprintln(os.Stderr, "sidestep:", strings.TrimPrefix(exit.text, "sidestep: "))
+		fmt.Fprintln(errOut, "sidestep:", strings.TrimPrefix(exit.text, "sidestep: "))
 	}
 	return exit.status
 }
@@ -82,7 +91,6 @@ written with one dash or two.`,
 		SilenceUsage:  true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
 	root.AddCommand(demoCommand(), replayCommand(), versionCommand())
 	return root
 }

@@ -12,6 +12,8 @@ import (
 	"os/signal"
 	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9/logging"
 )
 
 // The processes of a run are this very program, started again with memberEnv in
@@ -24,6 +26,7 @@ const memberEnv = "SIDESTEP_REPLAY_PROCESS"
 
 // memberMain is the main function of a process of a run.
 func memberMain(in io.Reader, out io.Writer) int {
+	logging.Disable()
 	signal.Ignore(os.Interrupt) // it is for the parent, which then ends the input
 	dec := json.NewDecoder(bufio.NewReader(in))
 	var j job

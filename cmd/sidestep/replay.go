@@ -74,6 +74,7 @@ What the report means:
                 keeps this at 0; direct calls race, so there it only informs.
   deliveries    How often workers claimed a request, per request that they claimed.
   wait          From the call (enqueueing, or Do) to the begin of the first section.
+  call          How long callers were in Do, from the call to its answer.
   hand-over     From the end of a section to the begin of the next one of its
                 key, if that was called for before the end.
   ideal         The longer of: the work on the key that has most, and all work

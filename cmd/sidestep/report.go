@@ -43,6 +43,7 @@ type report struct {
 	RetryAfter    time.Duration `json:"longest_retry_after_ns"`
 	Deferred      int           `json:"deferred"` // requests
 	DeferredByDo  int           `json:"deferred_by_callers"`
+	DeferredDone  int           `json:"deferred_by_callers_done"`
 	Deferrals     int           `json:"deferrals"` // times
 	Deliveries    int           `json:"deliveries"`
 	Delivered     int           `json:"delivered"` // requests
@@ -64,6 +65,7 @@ type report struct {
 	LongestActive time.Duration `json:"longest_key_in_sections_ns"`
 	PerSecond     float64       `json:"done_per_second"`
 	Wait          percentiles   `json:"wait"`
+	Blocked       percentiles   `json:"blocked"` // callers, in Do
 	HandOver      percentiles   `json:"hand_over"`
 }
 
@@ -97,15 +99,19 @@ func newReport(opt replayOptions, server string, l *ledger, left map[string]bool
 		Requests: len(l.order), Sections: len(l.sections),
 		Reasons: make(map[string]int), Cut: l.reasons, Faults: l.faults,
 	}
-	var waits []time.Duration
+	var waits, blocked []time.Duration
 	for _, e := range l.order {
 		r.count(e, left[e.id])
 		if e.started > 0 && e.called > 0 {
 			waits = append(waits, time.Duration(e.started-e.called))
 		}
+		if e.answered > 0 && e.called > 0 {
+			blocked = append(blocked, time.Duration(e.answered-e.called))
+		}
 	}
 	slices.Sort(waits)
-	r.Wait = percentilesOf(waits)
+	slices.Sort(blocked)
+	r.Wait, r.Blocked = percentilesOf(waits), percentilesOf(blocked)
 	if r.Delivered > 0 {
 		r.PerRequest = float64(r.Deliveries) / float64(r.Delivered)
 	}
@@ -126,6 +132,9 @@ func (r *report) count(e *entry, stored bool) {
 	}
 	if e.byCaller {
 		r.DeferredByDo++
+		if e.state == done {
+			r.DeferredDone++
+		}
 	}
 	if e.deliveries > 0 {
 		r.Delivered++

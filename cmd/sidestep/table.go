@@ -127,6 +127,9 @@ func (r *report) rowsOfTime(t table.Writer, s style) {
 	t.AppendRow(table.Row{s.bold("makespan"), s.bold(short(r.Makespan).String()), times + number(int(r.PerSecond)) + " done/s"})
 	t.AppendRow(table.Row{"in sections", short(r.InSections), fmt.Sprintf("of the longest key: %v", short(r.LongestActive))})
 	t.AppendRow(table.Row{"wait", short(r.Wait.P50), r.Wait.String()})
+	if r.Via == "direct" && r.Blocked.Count > 0 {
+		t.AppendRow(table.Row{"call", short(r.Blocked.P50), r.Blocked.String()})
+	}
 	if r.HandOver.Count > 0 {
 		t.AppendRow(table.Row{"hand-over", short(r.HandOver.P50), r.HandOver.String()})
 	}
@@ -184,6 +187,8 @@ func short(d time.Duration) time.Duration {
 		return d.Round(100 * time.Millisecond)
 	case d >= time.Second:
 		return d.Round(10 * time.Millisecond)
+	case d >= 100*time.Millisecond:
+		return d.Round(time.Millisecond)
 	case d >= 10*time.Millisecond:
 		return d.Round(100 * time.Microsecond)
 	case d >= time.Millisecond:
