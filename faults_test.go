@@ -430,6 +430,7 @@ func TestFaultRedisForgetsEverything(t *testing.T) {
 		d.ran.wait(t, 1)
 		held := enter(t, d.acq, "k")
 		deferred(t, d.task, 2, sidestep.Defer(time.Minute))
+		synctest.Wait() // it is in line, and no worker is about to try the lock
 		srv.FlushAll()
 		time.Sleep(15 * time.Second) // the next extension finds out
 		close(held.end)
