@@ -64,7 +64,11 @@ func (s *Server) Options() *redis.Options {
 	return &redis.Options{
 		Addr: "in-memory",
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
-			return s.mini.Dial()
+			pipe, err := s.mini.Dial()
+			if err != nil {
+				return nil, err
+			}
+			return newBuffered(pipe), nil
 		},
 		DisableIdentity: true,
 		MaintNotificationsConfig: &maintnotifications.Config{
