@@ -50,8 +50,10 @@ func TestBounds(t *testing.T) {
 		{"due", many(300, "%d d@-10"), 0, []map[byte]int{{'d': 172, 'r': 128}, {'d': 44, 'r': 256}, {'r': 300}}},
 		{"leases", many(300, "%d l@-10 tok=g:1"), 0, []map[byte]int{{'l': 172, 'r': 128}, {'l': 44, 'r': 256}, {'r': 300}}},
 		{"slots", many(300, "%d r") + list(300), 1000, []map[byte]int{{'r': 172, 'l': 128}, {'r': 44, 'l': 256}, {'l': 300}}},
-		{"gated", many(300, "%d r A#%d") + list(300) + "; 999 l@60 A#1 tok=g:1; held A=999; seq 999", 1000,
-			[]map[byte]int{{'r': 172, 'l': 1, 'p': 128}, {'r': 44, 'l': 1, 'p': 256}, {'l': 1, 'p': 300}}},
+		{
+			"gated", many(300, "%d r A#%d") + list(300) + "; 999 l@60 A#1 tok=g:1; held A=999; seq 999", 1000,
+			[]map[byte]int{{'r': 172, 'l': 1, 'p': 128}, {'r': 44, 'l': 1, 'p': 256}, {'l': 1, 'p': 300}},
+		},
 		{"left behind", list(300) + "; 300 r", 1000, []map[byte]int{{'r': 1}, {'r': 1}, {'l': 1}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -158,8 +158,10 @@ func FuzzState(f *testing.F) {
 			}
 		}
 		n &= 1<<40 - 1
-		want := script.State{Place: "parked", Lock: lock, Seq: n, Deliveries: 1, Attempts: 2, Deferrals: 3,
-			Accepted: time.UnixMilli(n), MaxWait: time.Duration(n&(1<<30)) * time.Millisecond, Stamp: "s", Token: "f:1", Note: note}
+		want := script.State{
+			Place: "parked", Lock: lock, Seq: n, Deliveries: 1, Attempts: 2, Deferrals: 3,
+			Accepted: time.UnixMilli(n), MaxWait: time.Duration(n&(1<<30)) * time.Millisecond, Stamp: "s", Token: "f:1", Note: note,
+		}
 		if got, err := script.ParseState(form(want)); err != nil || got != want {
 			t.Errorf("ParseState = %+v, %v, want %+v", got, err, want)
 		}

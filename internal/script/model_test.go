@@ -3,6 +3,7 @@ package script_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -880,8 +881,10 @@ func (h *harness) random(n int) {
 		case kind < 64:
 			l, in, strict := someLease(), tens(9), rng.IntN(3) == 0
 			cost, most := []script.Cost{script.Attempt, script.Deferral}[rng.IntN(2)], rng.IntN(4)
-			s = sent{fmt.Sprintf("nack(%v, %d, %s, %d, %v)", l, in, cost, most, strict),
-				nack(show(l)[0], in, cost, most, strict), func() string { return w.nack(l, in, cost, most, strict) }, always}
+			s = sent{
+				fmt.Sprintf("nack(%v, %d, %s, %d, %v)", l, in, cost, most, strict),
+				nack(show(l)[0], in, cost, most, strict), func() string { return w.nack(l, in, cost, most, strict) }, always,
+			}
 		case kind < 71:
 			l, in, most := someLease(), tens(9), rng.IntN(6)
 			if r, ok := w.reqs[l.ID]; ok && r.lock == "" {
@@ -913,12 +916,16 @@ func (h *harness) random(n int) {
 			after = within(func(reply string) bool { return strings.HasPrefix(reply, "1") })
 		case kind < 88:
 			id, in, stamp := someID(), tens(9), fmt.Sprintf("s%d", i)
-			s = sent{fmt.Sprintf("reschedule(%s, %d)", id, in), reschedule(id, in, stamp),
-				func() string { return w.reschedule(id, in, stamp) }, func() bool { return w.reqs[id].stamp == stamp }}
+			s = sent{
+				fmt.Sprintf("reschedule(%s, %d)", id, in), reschedule(id, in, stamp),
+				func() string { return w.reschedule(id, in, stamp) }, func() bool { return w.reqs[id].stamp == stamp },
+			}
 		case kind < 90:
 			id, stamp := someID(), fmt.Sprintf("s%d", i)
-			s = sent{"revive(" + id + ")", revive(id, stamp),
-				func() string { return w.revive(id, stamp) }, func() bool { return w.reqs[id].stamp == stamp }}
+			s = sent{
+				"revive(" + id + ")", revive(id, stamp),
+				func() string { return w.revive(id, stamp) }, func() bool { return w.reqs[id].stamp == stamp },
+			}
 		case kind < 91:
 			name := []string{"f", "g", "h"}[rng.IntN(3)]
 			s = sent{"yield(" + name + ")", yield(name), func() string { w.yield(name); return "" }, nil}
@@ -947,7 +954,7 @@ func (h *harness) random(n int) {
 
 // takeToken is what a waker does before a claim.
 func (h *harness) takeToken() {
-	if err := h.rdb.LPop(h.t.Context(), h.q.Keys().Wake()).Err(); err != nil && err != redis.Nil {
+	if err := h.rdb.LPop(h.t.Context(), h.q.Keys().Wake()).Err(); err != nil && !errors.Is(err, redis.Nil) {
 		h.fail("take the token: %v", err)
 	}
 	h.w.wake = 0

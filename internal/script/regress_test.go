@@ -1,6 +1,7 @@
 package script_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -33,7 +34,7 @@ func expire(ctx ctx, q *script.Queue) (string, error) {
 // takeToken is what a waker does.
 func takeToken(ctx ctx, q *script.Queue) (string, error) {
 	err := q.Client().LPop(ctx, q.Keys().Wake()).Err()
-	if err == redis.Nil {
+	if errors.Is(err, redis.Nil) {
 		return "none", nil
 	}
 	return "token", err

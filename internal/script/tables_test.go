@@ -226,8 +226,10 @@ func TestScripts(t *testing.T) {
 	for verb, rows := range map[string][]row{
 		"push": {
 			{"new", "", push("1"), "[1]", "1 r; ready 1; wake", "[2]"},
-			{"seq only with a lock", "", push("1 A", "2", "3 B", "4 A"), "[1 1 1 1]",
-				"1 r A#1; 2 r; 3 r B#2; 4 r A#3; seq 3; ready 1 2 3 4; wake", "[2 2 2 2]"},
+			{
+				"seq only with a lock", "", push("1 A", "2", "3 B", "4 A"), "[1 1 1 1]",
+				"1 r A#1; 2 r; 3 r B#2; 4 r A#3; seq 3; ready 1 2 3 4; wake", "[2 2 2 2]",
+			},
 			{"at the tail", "9 r; ready 9; wake", push("1 wait=60"), "[1]", "9 r; 1 r wait=60; ready 9 1; wake", "[2]"},
 			{"twice in one call", "", push("1", "1"), "[1 2]", "1 r; ready 1; wake", "[2 2]"},
 			{"known", "1 d@10", push("1"), "[2]", "=", "[2]"},
@@ -259,13 +261,17 @@ func TestScripts(t *testing.T) {
 			{"one of two", "1 r; 2 r; ready 1 2", claim(1, 1), "1:1/0/0 wait 30 more", "1 l@30 tok=f:1 n=1/0/0; 2 r; ready 2; last f:1 1; clock f@30; wake", "1:1/0/0 wait 30 more"},
 			{"takes the turn", "1 r A#1; ready 1; seq 1", claim(1, 1), "1:1/0/0 wait 30", "1 l@30 A#1 tok=f:1 n=1/0/0; held A=1; seq 1; last f:1 1; clock f@30", ""},
 			{"has the turn", "1 r A#1; 2 p A#2; probe A@60; held A=1; ready 1; seq 2", claim(1, 1), "1:1/0/0 wait 30", "1 l@30 A#1 tok=f:1 n=1/0/0; 2 p A#2; probe A@60; held A=1; seq 2; last f:1 1; clock f@30", ""},
-			{"gate: another has the turn", "1 l@20 A#1 tok=f:1; held A=1; 2 r A#2; 3 r; ready 2 3; seq 2", claim(2, 1), "3:1/0/0 wait 20",
-				"1 l@20 A#1 tok=f:1; held A=1; 2 p A#2; probe A@30; 3 l@30 tok=f:2 n=1/0/0; seq 2; last f:2 3; clock f@20", ""},
+			{
+				"gate: another has the turn", "1 l@20 A#1 tok=f:1; held A=1; 2 r A#2; 3 r; ready 2 3; seq 2", claim(2, 1), "3:1/0/0 wait 20",
+				"1 l@20 A#1 tok=f:1; held A=1; 2 p A#2; probe A@30; 3 l@30 tok=f:2 n=1/0/0; seq 2; last f:2 3; clock f@20", "",
+			},
 			{"gate: one waits in front", "1 p A#1; probe A@20; 2 r A#2; ready 2; seq 2", claim(1, 1), "wait 20", "1 p A#1; probe A@20; 2 p A#2; seq 2; last f:1; clock f@20", ""},
 			{"gate: one waits behind", "2 p A#2; probe A@20; 1 r A#1; ready 1; seq 2", claim(1, 1), "wait 20", "2 p A#2; probe A@20; 1 p A#1; seq 2; last f:1; clock f@20", ""},
 			{"gate: another lock of similar name", "1 p AA#1; probe AA@20; 2 r A#2; ready 2; seq 2", claim(1, 1), "2:1/0/0 wait 20", "1 p AA#1; probe AA@20; 2 l@30 A#2 tok=f:1 n=1/0/0; held A=2; seq 2; last f:1 2; clock f@20", ""},
-			{"one lock, one in flight", "1 r A#1; 2 r A#2; 3 r B#3; ready 1 2 3; seq 3", claim(1, 9), "1:1/0/0 3:1/0/0 wait 30",
-				"1 l@30 A#1 tok=f:1 n=1/0/0; 2 p A#2; probe A@30; 3 l@30 B#3 tok=f:1 n=1/0/0; held A=1; held B=3; seq 3; last f:1 1 3; clock f@30", ""},
+			{
+				"one lock, one in flight", "1 r A#1; 2 r A#2; 3 r B#3; ready 1 2 3; seq 3", claim(1, 9), "1:1/0/0 3:1/0/0 wait 30",
+				"1 l@30 A#1 tok=f:1 n=1/0/0; 2 p A#2; probe A@30; 3 l@30 B#3 tok=f:1 n=1/0/0; held A=1; held B=3; seq 3; last f:1 1 3; clock f@30", "",
+			},
 			{"skips what was left behind", "1 d@60; 3 r; ready 1 2 3", claim(1, 1), "3:1/0/0 wait 30", "1 d@60; 3 l@30 tok=f:1 n=1/0/0; last f:1 3; clock f@30", ""},
 			{"skips its own second entry", "1 r; ready 1 1", claim(1, 2), "1:1/0/0 wait 30", "1 l@30 tok=f:1 n=1/0/0; last f:1 1; clock f@30", ""},
 			{"a lost body", "1 r A#1 nobody; held A=1; 2 p A#2; probe A@60; ready 1; seq 2", claim(1, 1), "2:1/0/0 wait 30", "2 l@30 A#2 tok=f:1 n=1/0/0; held A=2; seq 2; healed 1; last f:1 2; clock f@30", ""},
@@ -304,10 +310,14 @@ func TestScripts(t *testing.T) {
 			{"clock: another's, nothing due", "clock g@50", claim(1, 0), "", "=", ""},
 		},
 		"exchange": {
-			{"the next in line at once, without a token", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2; probe A@60; seq 2; last f:1 1", exchange(2, 1, "1 f:1"),
-				"2:1/0/0 wait 30 acked [1]", "2 l@30 A#2 tok=f:2 n=1/0/0; held A=2; seq 2; gone 1@60; last f:2 2; clock f@30", "2:1/0/0 wait 30 acked [2]"},
-			{"no slot: a token for the next in line", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2; probe A@60; seq 2", exchange(2, 0, "1 f:1"),
-				"more acked [1]", "2 r A#2; held A=2; ready 2; seq 2; gone 1@60; wake", "more acked [2]"},
+			{
+				"the next in line at once, without a token", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2; probe A@60; seq 2; last f:1 1", exchange(2, 1, "1 f:1"),
+				"2:1/0/0 wait 30 acked [1]", "2 l@30 A#2 tok=f:2 n=1/0/0; held A=2; seq 2; gone 1@60; last f:2 2; clock f@30", "2:1/0/0 wait 30 acked [2]",
+			},
+			{
+				"no slot: a token for the next in line", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2; probe A@60; seq 2", exchange(2, 0, "1 f:1"),
+				"more acked [1]", "2 r A#2; held A=2; ready 2; seq 2; gone 1@60; wake", "more acked [2]",
+			},
 			{"stale and finished", "1 l@30 tok=g:1; gone 2@10", exchange(1, 1, "1 f:1", "2 f:1"), "wait 30 acked [0 2]", "1 l@30 tok=g:1; gone 2@10; last f:1; clock f@30", ""},
 			{"late", "1 l@30 tok=f:1; last f:3 1", exchange(2, 1, "1 f:1"), "acked [0]", "=", "acked [0]"},
 		},
@@ -357,8 +367,10 @@ func TestScripts(t *testing.T) {
 			{"finished", "gone 1@10", bury("1 f:1"), "2", "=", "2"},
 		},
 		"requeue": {
-			{"at the head in order, turns kept", "1 l@30 A#1 tok=f:1 n=1/0/0; held A=1; 2 p A#2; probe A@60; 3 l@30 tok=f:1 n=4/2/1; 4 l@30 tok=g:1; 9 r; ready 9; seq 2", requeue("1 f:1", "3 f:1", "4 f:1"), "[1 1 0]",
-				"1 r A#1 tok=f:1; held A=1; 2 p A#2; probe A@60; 3 r tok=f:1 n=3/2/1; 4 l@30 tok=g:1; 9 r; ready 1 3 9; seq 2; wake", "[2 2 0]"},
+			{
+				"at the head in order, turns kept", "1 l@30 A#1 tok=f:1 n=1/0/0; held A=1; 2 p A#2; probe A@60; 3 l@30 tok=f:1 n=4/2/1; 4 l@30 tok=g:1; 9 r; ready 9; seq 2", requeue("1 f:1", "3 f:1", "4 f:1"), "[1 1 0]",
+				"1 r A#1 tok=f:1; held A=1; 2 p A#2; probe A@60; 3 r tok=f:1 n=3/2/1; 4 l@30 tok=g:1; 9 r; ready 1 3 9; seq 2; wake", "[2 2 0]",
+			},
 			{"unknown", "", requeue("1 f:1"), "[0]", "=", "[0]"},
 			{"finished", "gone 1@10", requeue("1 f:1"), "[2]", "=", "[2]"},
 		},

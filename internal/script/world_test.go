@@ -3,6 +3,7 @@ package script_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -95,7 +96,7 @@ func read(t testing.TB, q *script.Queue) (*world, []string) {
 	for _, f := range []string{"f", "g", "h"} {
 		last[f] = p.Get(ctx, k.Base()+"last:"+f)
 	}
-	if _, err := p.Exec(ctx); err != nil && err != redis.Nil {
+	if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		t.Fatalf("read the queue: %v", err)
 	}
 	w := newWorld()
