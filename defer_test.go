@@ -189,7 +189,7 @@ func TestThenDefersOnceTheRetriesGaveUp(t *testing.T) {
 			t.Errorf("deferred after %v, want 200ms", took)
 		}
 		// Released in time, the call runs here.
-		time.AfterFunc(100*time.Millisecond, func() { close(s.end) })
+		time.AfterFunc(100*time.Millisecond, s.end)
 		out, err := d.task.Do(t.Context(), 2, policy)
 		if err != nil || out.Deferred != nil || out.Waited < 100*time.Millisecond || out.Waited > 150*time.Millisecond {
 			t.Errorf("Do = %+v, %v, want a run after 100ms", out, err)

@@ -83,7 +83,7 @@ func TestRetryIsWokenByTheRelease(t *testing.T) {
 		} {
 			s := enter(t, newAcquirer(t, another(t, rdb), sidestep.Config{}), name)
 			began := time.Now()
-			time.AfterFunc(100*time.Millisecond, func() { close(s.end) })
+			time.AfterFunc(100*time.Millisecond, s.end)
 			err := newAcquirer(t, rdb, sidestep.Config{}).Do(t.Context(), name, policy, nothing)
 			if took := time.Since(began); err != nil || took < 100*time.Millisecond || took > 150*time.Millisecond {
 				t.Errorf("%s: Do = %v after %v, want nil as soon as the lock is released after 100ms", name, err, took)

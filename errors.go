@@ -1,6 +1,12 @@
 package sidestep
 
 import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
 	"github.com/sidestep-go/sidestep/delayq"
 	"github.com/sidestep-go/sidestep/listq"
 	"github.com/sidestep-go/sidestep/lock"
@@ -48,3 +54,30 @@ type invalidError struct{ error }
 
 func (e invalidError) Is(target error) bool { return target == ErrInvalid }
 func (e invalidError) Unwrap() error        { return e.error }
+
+// storeError is an error of the queue's Redis. It matches [ErrUnavailable] and,
+// if the command may have run, [ErrAmbiguous].
+type storeError struct{ error }
+
+func (e storeError) Unwrap() error { return e.error }
+
+func (e storeError) Is(target error) bool {
+	var reply redis.Error
+	definite := errors.As(e.error, &reply) || errors.Is(e.error, redis.ErrClosed) || errors.Is(e.error, redis.ErrPoolTimeout)
+	return target == ErrUnavailable || target == ErrAmbiguous && !definite
+}
+
+// stored gives an error of the packages that store requests the form that this
+// package promises: it matches one of its errors, or the cause of ctx.
+func stored(ctx context.Context, err error) error {
+	switch {
+	case err == nil || errors.Is(err, ErrInvalid) || errors.Is(err, ErrUnknown) || errors.Is(err, ErrRunning):
+		return err
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		if cause := context.Cause(ctx); !errors.Is(err, cause) {
+			return fmt.Errorf("%w (%w)", cause, err)
+		}
+		return err
+	}
+	return storeError{err}
+}

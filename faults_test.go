@@ -244,8 +244,8 @@ func TestFaultRedisKilledAndRestarted(t *testing.T) {
 			if !errors.Is(err, sidestep.ErrUnavailable) || errors.Is(err, sidestep.ErrLocked) {
 				t.Errorf("Do = %v, want ErrUnavailable", err)
 			}
-			if _, err := task.Enqueue(t.Context(), v); err == nil || errors.Is(err, sidestep.ErrInvalid) {
-				t.Errorf("Enqueue = %v, want an error of the network", err)
+			if _, err := task.Enqueue(t.Context(), v); !errors.Is(err, sidestep.ErrUnavailable) {
+				t.Errorf("Enqueue = %v, want ErrUnavailable", err)
 			}
 			if err := srv.Start(); err != nil {
 				t.Fatal(err)
@@ -404,8 +404,8 @@ func TestFaultRedisAnswersWithAnError(t *testing.T) {
 						t.Errorf("Do(%v) = %+v, %v, want ErrUnavailable", p, out, err)
 					}
 				}
-				if _, err := task.Enqueue(t.Context(), 3); err == nil || !strings.Contains(err.Error(), strings.Fields(reply)[0]) {
-					t.Errorf("Enqueue = %v, want the server's error", err)
+				if _, err := task.Enqueue(t.Context(), 3); !errors.Is(err, sidestep.ErrUnavailable) || errors.Is(err, sidestep.ErrAmbiguous) || !strings.Contains(err.Error(), strings.Fields(reply)[0]) {
+					t.Errorf("Enqueue = %v, want ErrUnavailable and the server's words", err)
 				}
 				time.Sleep(10 * time.Second)
 				srv.SetError("")
@@ -433,7 +433,7 @@ func TestFaultRedisForgetsEverything(t *testing.T) {
 		synctest.Wait() // it is in line, and no worker is about to try the lock
 		srv.FlushAll()
 		time.Sleep(15 * time.Second) // the next extension finds out
-		close(held.end)
+		held.end()
 		if err := <-held.done; !errors.Is(err, sidestep.ErrNotHeld) {
 			t.Errorf("Do = %v, want ErrNotHeld: the lock is gone", err)
 		}
@@ -444,6 +444,83 @@ func TestFaultRedisForgetsEverything(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		wantEmpty(t, rdb, "q")
 	})
+}
+
+// The Redis of the locks answers, that of the queue does not: what cannot be
+// stored is neither run nor said to be stored.
+func TestFaultQueueUnavailable(t *testing.T) {
+	bubble(t, func(t *testing.T, locks *redis.Client) {
+		queues, cut := severed(t, redistest.Mini(t))
+		acq := newAcquirer(t, locks, sidestep.Config{})
+		q := sidestep.NewQueue(acq, queues, "q", sidestep.QueueConfig{})
+		task := sidestep.NewTask(q, "t", one("k"), newRuns().handler())
+		hold(t, locks, "k")
+		cut.Store(true)
+		ctx := t.Context()
+		for name, call := range map[string]func(context.Context) (any, error){
+			"Do":               func(ctx context.Context) (any, error) { return task.Do(ctx, 1, sidestep.Defer(time.Second)) },
+			"Do, NotBefore":    func(ctx context.Context) (any, error) { return task.Do(ctx, 1, sidestep.Defer(1).NotBefore()) },
+			"Enqueue":          func(ctx context.Context) (any, error) { return task.Enqueue(ctx, 1) },
+			"EnqueueIn":        func(ctx context.Context) (any, error) { return task.EnqueueIn(ctx, time.Second, 1) },
+			"EnqueueAt":        func(ctx context.Context) (any, error) { return task.EnqueueAt(ctx, time.Now(), 1) },
+			"Queue.Cancel":     func(ctx context.Context) (any, error) { return q.Cancel(ctx, "id") },
+			"Queue.Reschedule": func(ctx context.Context) (any, error) { return q.Reschedule(ctx, "id", 0) },
+			"Queue.Revive":     func(ctx context.Context) (any, error) { return q.Revive(ctx, "id") },
+		} {
+			got, err := call(ctx)
+			if !errors.Is(err, sidestep.ErrUnavailable) || errors.Is(err, sidestep.ErrLocked) {
+				t.Errorf("%s = %+v, %v, want ErrUnavailable", name, got, err)
+			}
+			if out, ok := got.(sidestep.Outcome); ok && out.Deferred != nil {
+				t.Errorf("%s = %+v, want no receipt", name, out)
+			}
+		}
+		if s := acq.Stats(); s.Deferred != 0 || s.Conflicts != 2 {
+			t.Errorf("Stats = %+v, want 2 conflicts and none deferred", s)
+		}
+		cut.Store(false)
+		gone := errors.New("the user went away")
+		ended, cancel := context.WithCancelCause(ctx)
+		cancel(gone)
+		if _, err := task.Enqueue(ended, 1); !errors.Is(err, gone) || errors.Is(err, sidestep.ErrUnavailable) {
+			t.Errorf("Enqueue with an ended context = %v, want its cause", err)
+		}
+	})
+}
+
+// Redis is away when Run is to end: it does not wait for it.
+func TestFaultRedisAwayAtShutdown(t *testing.T) {
+	for name, fails := range map[string]bool{"handler returns": false, "handler fails": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				mine, cut := severed(t, rdb)
+				acq := newAcquirer(t, mine, sidestep.Config{})
+				q := sidestep.NewQueue(acq, mine, "q", sidestep.QueueConfig{
+					DrainTimeout: 5 * time.Second, Storage: listq.Config{Lease: 10 * time.Minute},
+				})
+				entered := make(chan struct{})
+				task := sidestep.NewTask(q, "t", one("k"), func(context.Context, *lock.Lock, int) error {
+					close(entered)
+					time.Sleep(time.Second)
+					if fails {
+						return errors.New("no")
+					}
+					return nil
+				})
+				enqueue(t, task, 1)
+				stop := start(t, q)
+				<-entered
+				cut.Store(true)
+				began := time.Now()
+				stop()
+				if took := time.Since(began); took > 20*time.Second {
+					t.Errorf("Run took %v to end, want the drain timeout, 5s, and little more", took)
+				} else {
+					t.Logf("Run took %v to end", took)
+				}
+			})
+		})
+	}
 }
 
 // records is a slog.Handler that keeps messages.

@@ -103,7 +103,7 @@ func release(t *testing.T, lk *lock.Lock) {
 
 // section is the lock of an Acquirer that keeps it until told otherwise.
 type section struct {
-	end  chan struct{}
+	end  func()
 	done chan error
 }
 
@@ -112,12 +112,14 @@ type section struct {
 // it.
 func enter(t *testing.T, acq *sidestep.Acquirer, key string) *section {
 	t.Helper()
-	s := &section{end: make(chan struct{}), done: make(chan error, 1)}
+	ended := make(chan struct{})
+	s := &section{end: sync.OnceFunc(func() { close(ended) }), done: make(chan error, 1)}
+	t.Cleanup(s.end) // of a test that fails half-way
 	entered := make(chan struct{})
 	go func() {
 		s.done <- acq.Do(context.Background(), key, sidestep.RetryFor(10*time.Second), func(context.Context, *lock.Lock) error {
 			close(entered)
-			<-s.end
+			<-ended
 			return nil
 		})
 	}()
@@ -132,7 +134,7 @@ func enter(t *testing.T, acq *sidestep.Acquirer, key string) *section {
 // leave ends the section.
 func (s *section) leave(t *testing.T) {
 	t.Helper()
-	close(s.end)
+	s.end()
 	if err := <-s.done; err != nil {
 		t.Errorf("Do = %v, want nil", err)
 	}

@@ -239,7 +239,7 @@ func (q *Queue) announce(ctx context.Context, p *partition, key string) {
 func (q *Queue) Cancel(ctx context.Context, id string) (bool, error) {
 	for _, p := range q.parts {
 		if ok, err := p.delay.Cancel(ctx, id); ok || err != nil {
-			return ok, err
+			return ok, stored(ctx, err)
 		}
 	}
 	return false, nil
@@ -254,7 +254,7 @@ func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Rec
 		var r delayed
 		r, err = p.delay.Reschedule(ctx, id, d)
 		if !errors.Is(err, ErrUnknown) {
-			return Receipt{ID: r.ID, Queue: q.name, Due: r.Due}, err
+			return Receipt{ID: r.ID, Queue: q.name, Due: r.Due}, stored(ctx, err)
 		}
 	}
 	return Receipt{}, err
@@ -271,7 +271,7 @@ func (q *Queue) Promote(ctx context.Context, id string) (Receipt, error) {
 func (q *Queue) Revive(ctx context.Context, id string) (bool, error) {
 	for _, p := range q.parts {
 		if ok, err := p.list.Revive(ctx, id); ok || err != nil {
-			return ok, err
+			return ok, stored(ctx, err)
 		}
 	}
 	return false, nil

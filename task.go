@@ -270,7 +270,7 @@ func (t *Task[T]) Do(ctx context.Context, v T, p Policy, opts ...CallOption) (Ou
 	}
 	r, err := t.queue.postpone(ctx, req, pl)
 	if err != nil {
-		return o, t.errorf("defer", err)
+		return o, t.errorf("defer", stored(ctx, err))
 	}
 	o.Deferred = &r
 	if r.Duplicate {
@@ -294,7 +294,7 @@ func (t *Task[T]) Enqueue(ctx context.Context, v T, opts ...CallOption) (Receipt
 	}
 	added, err := t.queue.part(req).list.Push(ctx, req)
 	if err != nil {
-		return Receipt{ID: req.ID}, t.errorf("enqueue", err)
+		return Receipt{ID: req.ID}, t.errorf("enqueue", stored(ctx, err))
 	}
 	r := t.receipt(req)
 	r.Duplicate = added == 0
@@ -320,7 +320,7 @@ func (t *Task[T]) schedule(ctx context.Context, v T, opts []CallOption, fn func(
 	}
 	d, err := fn(t.queue.part(req), req)
 	if err != nil {
-		return Receipt{ID: req.ID}, t.errorf("enqueue", err)
+		return Receipt{ID: req.ID}, t.errorf("enqueue", stored(ctx, err))
 	}
 	r := t.receipt(req)
 	r.Due, r.Duplicate = d.Due, d.Duplicate
