@@ -1,0 +1,202 @@
+package main
+
+import (
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+func TestMain(m *testing.M) {
+	if childMain() { // scenarios start this program again
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func near(a, b float64) bool { return math.Abs(a-b) < 1e-9 }
+
+func TestPercentile(t *testing.T) {
+	values := []float64{5, 1, 4, 2, 3}
+	for _, tt := range []struct{ p, want float64 }{{0, 1}, {0.2, 1}, {0.5, 3}, {0.8, 4}, {0.81, 5}, {0.99, 5}, {1, 5}} {
+		if got := percentile(values, tt.p); got != tt.want {
+			t.Errorf("percentile(%v, %v) = %v, want %v", values, tt.p, got, tt.want)
+		}
+	}
+	if got := percentile(nil, 0.5); !math.IsNaN(got) {
+		t.Errorf("percentile of nothing = %v, want NaN", got)
+	}
+	if values[0] != 5 {
+		t.Error("percentile changed its argument")
+	}
+}
+
+func TestMedian(t *testing.T) {
+	if got := median([]float64{3, 1, 2}); got != 2 {
+		t.Errorf("median of 3, 1, 2 = %v, want 2", got)
+	}
+	if got := median([]float64{4, 1, 3, 2}); got != 2.5 {
+		t.Errorf("median of 4, 1, 3, 2 = %v, want 2.5", got)
+	}
+}
+
+func TestJain(t *testing.T) {
+	for _, tt := range []struct {
+		shares []float64
+		want   float64
+	}{{[]float64{7, 7, 7, 7}, 1}, {[]float64{9, 0, 0}, 1.0 / 3}, {[]float64{1, 2}, 0.9}} {
+		if got := jain(tt.shares); !near(got, tt.want) {
+			t.Errorf("jain(%v) = %v, want %v", tt.shares, got, tt.want)
+		}
+	}
+}
+
+func TestInversions(t *testing.T) {
+	for _, tt := range []struct {
+		order []int
+		want  float64
+	}{{nil, 0}, {[]int{1}, 0}, {[]int{0, 1, 2, 3}, 0}, {[]int{3, 2, 1, 0}, 1}, {[]int{1, 0, 2}, 1.0 / 3}, {[]int{2, 3, 0, 1}, 4.0 / 6}} {
+		if got := inversions(tt.order); !near(got, tt.want) {
+			t.Errorf("inversions(%v) = %v, want %v", tt.order, got, tt.want)
+		}
+	}
+}
+
+func TestRatios(t *testing.T) {
+	got := ratios([]float64{4, 9, 5}, []float64{2, 3, 0, 8})
+	if len(got) != 2 || got[0] != 2 || got[1] != 3 {
+		t.Errorf("ratios = %v, want [2 3]: round by round, without what cannot be compared", got)
+	}
+}
+
+func TestAnalyse(t *testing.T) {
+	const ms = 1e6
+	all := []section{
+		{Worker: 1, Asked: 0, Entry: 3 * ms, Exit: 4 * ms},
+		{Worker: 0, Asked: 0, Entry: 0, Exit: 2 * ms},
+		{Worker: 0, Asked: 2 * ms, Entry: 3.5 * ms, Exit: 5 * ms},
+	}
+	p := analyse(all, 2)
+	if p.overlaps != 1 {
+		t.Errorf("overlaps = %d, want 1", p.overlaps)
+	}
+	if !near(p.gapP99, 1000) || !near(p.waitP99, 3) || !near(p.perSecond, 600) || !near(p.jain, 0.9) || !near(p.leastOfMean, 2.0/3) {
+		t.Errorf("analyse = %+v", p)
+	}
+}
+
+func TestTargets(t *testing.T) {
+	s := scenario{metrics: []metric{{"rate", false}, {"lag", true}}}
+	peers := []peerResult{
+		{Peer: ours, Rounds: map[string][]float64{"rate": {30, 20}, "lag": {2, 2}}},
+		{Peer: "a", Rounds: map[string][]float64{"rate": {10, 10}, "lag": {9, 9}}},
+		{Peer: "b", Rounds: map[string][]float64{"rate": {20, 5}, "lag": {4, 4}}},
+		{Peer: "by hand", Limit: true, Rounds: map[string][]float64{"rate": {99, 99}, "lag": {1, 1}}},
+	}
+	for _, tt := range []struct {
+		t     target
+		value float64
+		holds bool
+	}{
+		{target{metric: "rate", over: bestPeer, atLeast: 2.7}, 2.75, true}, // b's: 30/20 and 20/5
+		{target{metric: "lag", over: bestPeer, atMost: 0.4}, 0.5, false},
+		{target{metric: "lag", over: "by hand", atMost: 2}, 2, true},
+		{target{metric: "lag", zero: true}, 2, false},
+		{target{metric: "lag", atLeast: 1, atMost: 3}, 2, true},
+	} {
+		got, ok := tt.t.judge(s, peers)
+		if !ok || !near(got.Value, tt.value) || got.Holds != tt.holds {
+			t.Errorf("%s: %v, %v, want %v, %v", got.Text, got.Value, got.Holds, tt.value, tt.holds)
+		}
+	}
+	if _, ok := (target{metric: "rate", of: "c"}).judge(s, peers); ok {
+		t.Error("a target of a peer that was not run was judged")
+	}
+}
+
+func TestWireCountsCommands(t *testing.T) {
+	c := &countedConn{wire: new(wire)}
+	requests := "*1\r\n$4\r\nPING\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$11\r\n*2\r\n$1\r\nxyz\r\n"
+	for i := range requests { // cut anywhere
+		c.follow([]byte(requests[i : i+1]))
+	}
+	c.follow([]byte(requests))
+	if got := c.wire.commands.Load(); got != 4 {
+		t.Errorf("%d commands counted, want 4", got)
+	}
+}
+
+func TestNumber(t *testing.T) {
+	for x, want := range map[float64]string{0: "0", 2: "2", 0.951: "0.95", 26.04: "26.0", 951.4: "951", 12_345: "12.3k", 370_100: "370k", 0.0123: "0.012"} {
+		if got := number(x); got != want {
+			t.Errorf("number(%v) = %q, want %q", x, got, want)
+		}
+	}
+}
+
+func TestScenariosAreConsistent(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range scenarios() {
+		if seen[s.name] || s.title == "" || s.about == "" || len(s.metrics) == 0 || len(s.peers) == 0 {
+			t.Errorf("scenario %q is named twice or lacks something", s.name)
+		}
+		seen[s.name] = true
+		known := func(name string) bool {
+			for _, p := range s.peers {
+				if p.name == name {
+					return true
+				}
+			}
+			return name == "" || name == bestPeer
+		}
+		for _, tg := range s.targets {
+			found := false
+			for _, m := range s.metrics {
+				found = found || m.name == tg.metric
+			}
+			if !found || !known(tg.of) || !known(tg.over) {
+				t.Errorf("%s: target %+v names what is not there", s.name, tg)
+			}
+		}
+	}
+	for _, c := range charts {
+		if !seen[c.scenario] {
+			t.Errorf("chart %s is of scenario %q, which is not there", c.file, c.scenario)
+		}
+	}
+}
+
+// TestEachScenario runs each of them coarsely: ours and what bounds it.
+func TestEachScenario(t *testing.T) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		if os.Getenv("REDISTEST_REQUIRE") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip("redis-server is not installed")
+	}
+	srv, err := startServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.stop()
+	e := &env{server: srv, quick: true}
+	for _, s := range scenarios() {
+		t.Run(strings.ReplaceAll(s.name, "/", "-"), func(t *testing.T) {
+			if testing.Short() {
+				t.Skip("takes a second or two")
+			}
+			r := runScenario(e, s, 1, isOurs, io.Discard)
+			for _, p := range r.Peers {
+				if p.Error != "" {
+					t.Errorf("%s: %s", p.Peer, p.Error)
+				}
+				if len(p.Rounds[s.metrics[0].name]) == 0 {
+					t.Errorf("%s: no %s", p.Peer, s.metrics[0].name)
+				}
+			}
+			printResult(io.Discard, r)
+		})
+	}
+}

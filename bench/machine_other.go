@@ -1,0 +1,11 @@
+//go:build !linux
+
+package main
+
+import "syscall"
+
+func diesWithParent() *syscall.SysProcAttr { return nil }
+
+func pin(int) string { return "not pinned: not Linux" }
+
+func ownCPU() float64 { return 0 }

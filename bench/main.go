@@ -1,0 +1,143 @@
+// Command bench compares sidestep with other Go libraries, and each with what
+// the same commands cost by hand. It starts a redis-server of its own.
+//
+//	go run ./bench                        # everything, in under ten minutes
+//	go run ./bench -quick                 # everything, coarsely, in under ninety seconds
+//	go run ./bench -scenario lock/hand-off -peer sidestep,redsync
+//	go run ./bench -json results.json     # the raw values of every round as well
+//	go run ./bench -draw docs -json results.json   # charts of what was measured before
+//
+// Peers take turns, several rounds each, in alternating order. Tables show the
+// median of the rounds, with the least and the most in parentheses; rows that
+// begin with "=" are done by hand and are the limit. Compare only what stands
+// in one table: absolute figures are the machine's.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"time"
+)
+
+// report is what -json writes.
+type report struct {
+	Machine string   `json:"machine"`
+	Quick   bool     `json:"quick"`
+	Results []result `json:"results"`
+}
+
+func main() {
+	if childMain() {
+		return
+	}
+	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("bench", flag.ExitOnError)
+	only := flags.String("scenario", "", "run only those whose name contains one of these, separated by commas")
+	peers := flags.String("peer", "", "run only peers whose name contains one of these, separated by commas")
+	file := flags.String("json", "", "write the values of every round to this file")
+	quick := flags.Bool("quick", false, "coarsely, in under 90 s")
+	rounds := flags.Int("rounds", 0, "turns of each peer (default 3, or 1 with -quick)")
+	list := flags.Bool("list", false, "list the scenarios and end")
+	draw := flags.String("draw", "", "draw the charts of the -json file into this folder and end")
+	profile := flags.String("cpuprofile", "", "write a CPU profile of this process to this file")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *draw != "" {
+		return drawAll(*file, *draw)
+	}
+	all := scenarios()
+	if *list {
+		for _, s := range all {
+			fmt.Fprintf(stdout, "%-24s %s\n", s.name, s.title)
+		}
+		return nil
+	}
+	if *rounds == 0 {
+		*rounds = 3
+		if *quick {
+			*rounds = 1
+		}
+	}
+	srv, err := startServer()
+	if err != nil {
+		return err
+	}
+	defer srv.stop()
+	pinned := pin(srv.cmd.Process.Pid)
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }() // a broken profile shows
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+
+	rep := report{Quick: *quick, Machine: fmt.Sprintf("%d cores (%s), %s, Redis %s over loopback TCP, %s",
+		runtime.NumCPU(), pinned, runtime.Version(), srv.version(), time.Now().Format("2 January 2006"))}
+	fmt.Fprintln(stdout, rep.Machine)
+	e := &env{server: srv, quick: *quick}
+	progress := io.Discard
+	if f, ok := stderr.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			progress = stderr
+		}
+	}
+	for _, s := range all {
+		if !matches(s.name, *only) {
+			continue
+		}
+		r := runScenario(e, s, *rounds, func(name string) bool { return matches(name, *peers) }, progress)
+		if len(r.Peers) == 0 {
+			continue
+		}
+		printResult(stdout, r)
+		rep.Results = append(rep.Results, r)
+	}
+	if *file == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(rep, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(*file, append(text, '\n'), 0o644)
+}
+
+// matches tells whether a name contains one of the parts; all do if there are none.
+func matches(name, parts string) bool {
+	if parts == "" {
+		return true
+	}
+	for part := range strings.SplitSeq(parts, ",") {
+		if strings.Contains(name, strings.TrimSpace(part)) {
+			return true
+		}
+	}
+	return false
+}
+
+// scenarios are all of them, in the order of the report.
+func scenarios() []scenario {
+	var all []scenario
+	all = append(all, lockScenarios()...)
+	all = append(all, queueScenarios()...)
+	all = append(all, deferralScenarios()...)
+	return append(all, growthScenarios()...)
+}

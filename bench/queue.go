@@ -1,0 +1,346 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sidestep-go/sidestep/delayq"
+	"github.com/sidestep-go/sidestep/listq"
+)
+
+// withQueues makes rows of a scenario out of queue peers.
+func withQueues(peers []queuePeer, run func(e *env, p queuePeer, kit queueKit) (values, error)) []peer {
+	var out []peer
+	for _, p := range peers {
+		out = append(out, peer{name: p.name, note: p.note, limit: p.limit, run: func(e *env) (values, error) {
+			kit, err := p.open(e.addr, &e.wire)
+			if err != nil {
+				return nil, err
+			}
+			defer kit.close()
+			return run(e, p, kit)
+		}})
+	}
+	return out
+}
+
+func queueScenarios() []scenario {
+	return []scenario{
+		{
+			name:    "queue/enqueue-16",
+			title:   "Enqueue: 16 producers, 256 bytes each",
+			about:   "One request per call. The limit is RPUSH of the payload: no id, no duplicate check, nothing to cancel by.",
+			metrics: []metric{{"requests/s", false}, {"server µs/request", true}, {"commands/request", true}},
+			peers: withQueues([]queuePeer{sidestepQueue, sidestepTask, asynqDefault, rmqQueue, textbook, rawList},
+				func(e *env, _ queuePeer, kit queueKit) (values, error) { return enqueues(e, kit, 16) }),
+			targets: []target{{metric: "requests/s", over: asynqDefault.name, atLeast: 1}},
+		},
+		{
+			name:    "queue/enqueue-1",
+			title:   "Enqueue: one producer, 256 bytes each",
+			metrics: []metric{{"requests/s", false}, {"allocs/request", true}, {"commands/request", true}},
+			about:   "One round trip is the least.",
+			peers: withQueues([]queuePeer{sidestepQueue, sidestepTask, asynqDefault, rmqQueue, textbook, rawList},
+				func(e *env, _ queuePeer, kit queueKit) (values, error) { return enqueues(e, kit, 1) }),
+		},
+		{
+			name:  "queue/consume",
+			title: "Consume and acknowledge: 8 workers, handlers that do nothing",
+			about: "From the start of the consumer on a full queue to the last handler. Batches decide: one claim for all free workers, " +
+				"one acknowledgement for all that finished meanwhile. The batch claim by hand holds 8 × 128 at a time and keeps no state of a request.",
+			metrics: []metric{{"requests/s", false}, {"server µs/request", true}, {"client µs/request", true}, {"commands/request", true}},
+			peers: withQueues([]queuePeer{sidestepQueue, sidestepTask, asynqDefault, rmqQueue, textbook, textbookLua, rawList, rawBatch},
+				func(e *env, p queuePeer, kit queueKit) (values, error) {
+					return drain(e, p, kit, e.n(60_000, 2_000), 8, func(ctx context.Context, i int) error {
+						return kit.enqueue(ctx, bodyOf(int64(i), 0))
+					})
+				}),
+			targets: []target{
+				{metric: "requests/s", over: asynqDefault.name, atLeast: 8},
+				{metric: "requests/s", over: rawBatch.name, atLeast: 0.25},
+			},
+		},
+		{
+			name:    "queue/idle-latency",
+			title:   "From enqueue to handler, on an idle queue",
+			about:   "One request at a time, some 15 ms apart: two hops at least, of which the limit's is a push that ends a BLMOVE.",
+			metrics: []metric{{"p50 µs", true}, {"p99 µs", true}, {"samples", false}},
+			peers: withQueues([]queuePeer{sidestepQueue, sidestepTask, asynqDefault, asynqEager, rmqQueue, textbook, rawList},
+				idleLatency),
+			rounds:  2,
+			targets: []target{{metric: "p50 µs", over: rawList.name, atMost: 1.5}},
+		},
+		{
+			name:  "queue/due-lag",
+			title: "Due times: how late, 1,000 requests spread over 10 s",
+			about: "From a request's due time to its handler, 8 workers. Negative is early. A timer by hand knows the next due time " +
+				"and wakes for it; a poll is late by half its interval.",
+			rounds:  1,
+			metrics: []metric{{"p99 ms", true}, {"p50 ms", true}, {"max ms", true}, {"earliest ms", false}, {"ran", false}, {"commands/request", true}},
+			peers:   withQueues([]queuePeer{sidestepQueue, asynqEager, textbook, textbookLua, rawTimer}, dueLag),
+			targets: []target{
+				{metric: "p99 ms", atMost: 3},
+				{metric: "earliest ms", atLeast: 1e-6},
+			},
+		},
+		{
+			name:    "queue/claim-due",
+			title:   "100,000 requests that are all due: into running handlers, 64 workers",
+			about:   "From the start of the consumer to the last handler.",
+			rounds:  2,
+			metrics: []metric{{"requests/s", false}, {"server µs/request", true}, {"commands/request", true}},
+			peers: withQueues([]queuePeer{sidestepQueue, asynqEager, textbook, textbookLua, rawTimer},
+				func(e *env, p queuePeer, kit queueKit) (values, error) {
+					due := time.Now().Add(e.time(3*time.Second, 300*time.Millisecond))
+					return drain(e, p, kit, e.n(100_000, 2_000), 64, func(ctx context.Context, i int) error {
+						return kit.enqueueAt(ctx, bodyOf(int64(i), 0), due)
+					}, due)
+				}),
+			targets: []target{{metric: "requests/s", over: asynqEager.name, atLeast: 8}},
+		},
+		{
+			name:    "queue/idle-cost",
+			title:   "An idle consumer of 8 workers",
+			about:   "What waiting for work costs.",
+			rounds:  1,
+			metrics: []metric{{"commands/s", true}, {"server CPU ms/s", true}, {"client CPU ms/s", true}, {"connections", true}, {"goroutines", true}},
+			peers:   withQueues([]queuePeer{sidestepQueue, sidestepTask, asynqDefault, asynqEager, rmqQueue, textbook, textbookLua, rawList}, idleCost),
+			targets: []target{{metric: "commands/s", atMost: 1}},
+		},
+		{
+			name:    "queue/memory",
+			title:   "Memory in Redis per waiting request of 256 bytes",
+			about:   "Used memory over the number of requests. The limit holds the payload and nothing else.",
+			rounds:  1,
+			metrics: []metric{{"ready B", true}, {"delayed B", true}, {"parked B", true}},
+			peers:   withQueues([]queuePeer{sidestepQueue, sidestepTask, asynqDefault, rmqQueue, textbook, rawList}, memory),
+			targets: []target{{metric: "ready B", atMost: 700}, {metric: "delayed B", atMost: 700}, {metric: "parked B", atMost: 700}},
+		},
+	}
+}
+
+func enqueues(e *env, kit queueKit, producers int) (values, error) {
+	ctx := context.Background()
+	var count atomic.Int64
+	phase := func(d time.Duration) error {
+		end := time.Now().Add(d)
+		return inWorkers(producers, func(w int) error {
+			for i := int64(0); time.Now().Before(end); i++ {
+				if err := kit.enqueue(ctx, bodyOf(i, int64(w))); err != nil {
+					return err
+				}
+				count.Add(1)
+			}
+			return nil
+		})
+	}
+	d := e.time(1200*time.Millisecond, 150*time.Millisecond)
+	if err := phase(d / 5); err != nil {
+		return nil, err
+	}
+	m := e.meter(&count)
+	if err := phase(d); err != nil {
+		return nil, err
+	}
+	return m.values(), nil
+}
+
+// drain fills a queue and measures how fast it is worked off.
+func drain(e *env, p queuePeer, kit queueKit, n, workers int, enqueue func(ctx context.Context, i int) error, due ...time.Time) (values, error) {
+	if p.slow {
+		n /= 4
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), e.time(40*time.Second, 6*time.Second))
+	defer cancel()
+	if err := produce(n, 16, func(i int) error { return enqueue(ctx, i) }); err != nil {
+		return nil, err
+	}
+	for _, t := range due {
+		pause(ctx, time.Until(t.Add(10*time.Millisecond)))
+	}
+	var count atomic.Int64
+	done := make(chan struct{})
+	m := e.meter(&count)
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	consumed := make(chan error, 1)
+	go func() {
+		consumed <- kit.consume(running, workers, func([]byte) {
+			if count.Add(1) == int64(n) {
+				close(done)
+			}
+		})
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	case err := <-consumed:
+		return nil, errors.Join(errNotFinished, err)
+	}
+	v := m.values()
+	stop()
+	err := <-consumed
+	if got := count.Load(); got != int64(n) && err == nil {
+		err = fmt.Errorf("%w: %d of %d", errNotFinished, got, n)
+	}
+	return v, err
+}
+
+// waitFor is how long a run waits for requests that do not come.
+const waitFor = 8 * time.Second
+
+// started runs a consumer until the returned function is called.
+func started(kit queueKit, workers int, handle func([]byte)) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	consumed := make(chan error, 1)
+	go func() { consumed <- kit.consume(ctx, workers, handle) }()
+	return sync.OnceValue(func() error {
+		cancel()
+		return <-consumed
+	})
+}
+
+func idleLatency(e *env, _ queuePeer, kit queueKit) (values, error) {
+	ctx := context.Background()
+	seen := make(chan int64, 1)
+	stop := started(kit, 8, func(body []byte) {
+		now := time.Now().UnixNano()
+		_, sent := numbersOf(body)
+		seen <- now - sent
+	})
+	defer stop()
+	time.Sleep(e.time(500*time.Millisecond, 200*time.Millisecond))
+	var latencies []float64
+	end := time.Now().Add(e.time(2500*time.Millisecond, 700*time.Millisecond))
+	for i := int64(0); time.Now().Before(end); i++ {
+		if err := kit.enqueue(ctx, bodyOf(i, time.Now().UnixNano())); err != nil {
+			return nil, err
+		}
+		select {
+		case d := <-seen:
+			latencies = append(latencies, float64(d)/1e3)
+		case <-time.After(waitFor):
+			return nil, errNotFinished
+		}
+		time.Sleep(5*time.Millisecond + rand.N(20*time.Millisecond))
+	}
+	if len(latencies) > 10 {
+		latencies = latencies[5:] // connections and scripts are there by then
+	}
+	v := values{"p50 µs": percentile(latencies, 0.5), "p99 µs": percentile(latencies, 0.99), "samples": float64(len(latencies))}
+	return v, stop()
+}
+
+func dueLag(e *env, p queuePeer, kit queueKit) (values, error) {
+	ctx := context.Background()
+	n, spread := e.n(1000, 100), e.time(10*time.Second, time.Second)
+	var mu sync.Mutex
+	var lags []float64
+	all := make(chan struct{})
+	stop := started(kit, 8, func(body []byte) {
+		now := time.Now()
+		_, due := numbersOf(body)
+		mu.Lock()
+		defer mu.Unlock()
+		lags = append(lags, float64(now.UnixNano()-due)/1e6)
+		if len(lags) == n {
+			close(all)
+		}
+	})
+	defer stop()
+	time.Sleep(e.time(500*time.Millisecond, 200*time.Millisecond))
+	commands := e.wire.commands.Load()
+	// Whole milliseconds, as Redis gets them.
+	first := time.Now().Add(time.Second).Truncate(time.Millisecond)
+	err := produce(n, 4, func(i int) error {
+		due := first.Add(time.Duration(rand.Int64N(int64(spread/time.Millisecond))) * time.Millisecond)
+		return kit.enqueueAt(ctx, bodyOf(int64(i), due.UnixNano()), due)
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-all:
+	case <-time.After(time.Until(first) + spread + e.time(waitFor, 3*time.Second)):
+	}
+	mu.Lock()
+	v := values{
+		"p50 ms": percentile(lags, 0.5), "p99 ms": percentile(lags, 0.99), "max ms": percentile(lags, 1),
+		"earliest ms": percentile(lags, 0), "ran": float64(len(lags)),
+		"commands/request": float64(e.wire.commands.Load()-commands) / float64(n),
+	}
+	mu.Unlock()
+	return v, stop()
+}
+
+func idleCost(e *env, _ queuePeer, kit queueKit) (values, error) {
+	connections := e.info("connected_clients")
+	var count atomic.Int64
+	goroutines := runtime.NumGoroutine()
+	stop := started(kit, 8, func([]byte) { count.Add(1) })
+	defer stop()
+	if err := kit.enqueue(context.Background(), bodyOf(0, 0)); err != nil {
+		return nil, err
+	}
+	time.Sleep(e.time(2500*time.Millisecond, 1200*time.Millisecond))
+	commands, server, client, began := e.wire.commands.Load(), e.cpu(), ownCPU(), time.Now()
+	time.Sleep(e.time(5*time.Second, time.Second))
+	took := time.Since(began).Seconds()
+	v := values{
+		"commands/s":      float64(e.wire.commands.Load()-commands) / took,
+		"server CPU ms/s": (e.cpu() - server) * 1e3 / took,
+		"client CPU ms/s": (ownCPU() - client) * 1e3 / took,
+		"connections":     e.info("connected_clients") - connections,
+		"goroutines":      float64(runtime.NumGoroutine() - goroutines),
+	}
+	return v, stop()
+}
+
+func memory(e *env, _ queuePeer, kit queueKit) (values, error) {
+	ctx := context.Background()
+	n := e.n(20_000, 1_000)
+	v := values{}
+	measure := func(name string, enqueue func(i int) error) error {
+		if err := e.empty(); err != nil {
+			return err
+		}
+		used := func() float64 { return e.info("used_memory") - e.info("mem_clients_normal") }
+		err := produce(16, 16, enqueue) // connections and scripts
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil
+		}
+		if err := errors.Join(err, e.empty()); err != nil {
+			return err
+		}
+		before := used()
+		err = produce(n, 16, enqueue)
+		v[name] = (used() - before) / float64(n)
+		return err
+	}
+	err := measure("ready B", func(i int) error { return kit.enqueue(ctx, bodyOf(int64(i), 1)) })
+	if err != nil {
+		return nil, err
+	}
+	due := time.Now().Add(time.Hour)
+	err = measure("delayed B", func(i int) error {
+		return kit.enqueueAt(ctx, bodyOf(int64(i), 1), due.Add(time.Duration(i)*time.Millisecond))
+	})
+	if err != nil {
+		return nil, err
+	}
+	if k, ok := kit.(*listqKit); ok {
+		err = measure("parked B", func(i int) error { return park(ctx, k.d, fmt.Sprintf("account:%d", i%100), bodyOf(int64(i), 1)) })
+	}
+	return v, err
+}
+
+func park(ctx context.Context, q *delayq.Queue, name string, body []byte) error {
+	_, err := q.Park(ctx, &listq.Request{Lock: name, Payload: body}, time.Hour)
+	return err
+}
