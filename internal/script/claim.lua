@@ -149,7 +149,7 @@ if n > 0 then
       end
     end
   end
-  call('SET', last, record, 'PX', 300000)
+  call('SET', last, record, 'PX', math.max(lease, 300000))
 end
 
 if ctr % 16 == 0 then

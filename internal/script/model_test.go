@@ -294,7 +294,7 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 		}
 	}
 	if n > 0 {
-		rec := record{claim: number, expires: w.now + 300_000}
+		rec := record{claim: number, expires: w.now + max(f.Lease.Milliseconds(), 300_000)}
 		for seen := 0; n > 0 && len(w.list) > 0 && seen < script.Bound; seen++ {
 			id := w.list[0]
 			w.list = w.list[1:]
