@@ -141,8 +141,13 @@ func (c *crowd) measure(consume func(ctx context.Context) error) (values, error)
 
 func deferralScenarios() []scenario {
 	metrics := []metric{
-		{"makespan/ideal", true}, {"makespan s", true}, {"deliveries/request", true}, {"inversions %", true},
-		{"finished", false}, {"overlaps", true}, {"commands/request", true},
+		{"makespan/ideal", true},
+		{"makespan s", true},
+		{"deliveries/request", true},
+		{"inversions %", true},
+		{"finished", false},
+		{"overlaps", true},
+		{"commands/request", true},
 	}
 	rows := func(open func(e *env) *crowd, peers ...struct {
 		name, note string

@@ -216,21 +216,18 @@ func besides(e *env, parked int) (float64, error) {
 
 // idlers counts what so many idle consumers send.
 func idlers(e *env, p queuePeer, n int) (float64, error) {
-	var stops []func() error
-	defer func() {
-		var wg sync.WaitGroup
-		for _, stop := range stops {
-			wg.Go(func() { _ = stop() }) // they were idle
-		}
-		wg.Wait()
-	}()
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for range n {
 		kit, err := p.open(e.addr, &e.wire)
 		if err != nil {
 			return 0, err
 		}
-		defer kit.close()
-		stops = append(stops, started(kit, 8, func([]byte) {}))
+		stop := started(kit, 8, func([]byte) {})
+		defer wg.Go(func() { // all at once, at the end
+			_ = stop() // they were idle
+			kit.close()
+		})
 	}
 	time.Sleep(e.time(2500*time.Millisecond, 500*time.Millisecond))
 	before, began := e.wire.commands.Load(), time.Now()

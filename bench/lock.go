@@ -97,8 +97,15 @@ func lockScenarios() []scenario {
 				"worker that got the fewest sections over the mean. A longer turn of one process saves commands and makes the others wait. " +
 				"One round trip is a script's, with 1 ms between calls as here.",
 			metrics: []metric{
-				{"sections/s", false}, {"wait p50 ms", true}, {"wait p99 ms", true}, {"gap p50 µs", true}, {"gap p99 µs", true},
-				{"Jain", false}, {"least/mean", false}, {"commands/section", true}, {"overlaps", true},
+				{"sections/s", false},
+				{"wait p50 ms", true},
+				{"wait p99 ms", true},
+				{"gap p50 µs", true},
+				{"gap p99 µs", true},
+				{"Jain", false},
+				{"least/mean", false},
+				{"commands/section", true},
+				{"overlaps", true},
 			},
 			peers: append(with(line, func(e *env, p lockPeer) (values, error) {
 				kit, err := open(e, p) // seeds
@@ -135,8 +142,13 @@ func lockScenarios() []scenario {
 				"caller's goroutine. redsync and redislock wait by asking again, here every 100 ms.",
 			rounds: 1,
 			metrics: []metric{
-				{"commands/s, 10k", true}, {"commands/s, 100", true}, {"goroutines/waiter", true}, {"connections", true},
-				{"KiB/waiter", true}, {"client CPU ms/s", true}, {"server CPU ms/s", true},
+				{"commands/s, 10k", true},
+				{"commands/s, 100", true},
+				{"goroutines/waiter", true},
+				{"connections", true},
+				{"KiB/waiter", true},
+				{"client CPU ms/s", true},
+				{"server CPU ms/s", true},
 			},
 			peers: with([]lockPeer{sidestepLock, patient(redsyncLock), patient(redislockLock), rueidisLock}, idleWaiters),
 			targets: []target{
@@ -271,8 +283,12 @@ func refused(e *env, p lockPeer) (values, error) {
 	latencies := make([]float64, 0, 1<<19)
 	try := func(d time.Duration, keep bool) error {
 		for began := time.Now(); d > 0; {
-			if _, err := kit.try(ctx, "key"); !errors.Is(err, errTaken) {
-				return fmt.Errorf("a try of a held lock gave %v", err)
+			h, err := kit.try(ctx, "key")
+			switch {
+			case err == nil:
+				return errors.Join(errors.New("a try took a held lock"), h.unlock(ctx))
+			case !errors.Is(err, errTaken):
+				return err
 			}
 			now := time.Now()
 			if keep && len(latencies) < cap(latencies) {

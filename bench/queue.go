@@ -214,7 +214,7 @@ func idleLatency(e *env, _ queuePeer, kit queueKit) (values, error) {
 		_, sent := numbersOf(body)
 		seen <- now - sent
 	})
-	defer stop()
+	defer func() { _ = stop() }() // its error is returned below, if that is reached
 	time.Sleep(e.time(500*time.Millisecond, 200*time.Millisecond))
 	var latencies []float64
 	end := time.Now().Add(e.time(2500*time.Millisecond, 700*time.Millisecond))
@@ -253,7 +253,7 @@ func dueLag(e *env, p queuePeer, kit queueKit) (values, error) {
 			close(all)
 		}
 	})
-	defer stop()
+	defer func() { _ = stop() }() // its error is returned below, if that is reached
 	time.Sleep(e.time(500*time.Millisecond, 200*time.Millisecond))
 	commands := e.wire.commands.Load()
 	// Whole milliseconds, as Redis gets them.
@@ -284,7 +284,7 @@ func idleCost(e *env, _ queuePeer, kit queueKit) (values, error) {
 	var count atomic.Int64
 	goroutines := runtime.NumGoroutine()
 	stop := started(kit, 8, func([]byte) { count.Add(1) })
-	defer stop()
+	defer func() { _ = stop() }() // its error is returned below, if that is reached
 	if err := kit.enqueue(context.Background(), bodyOf(0, 0)); err != nil {
 		return nil, err
 	}

@@ -101,7 +101,6 @@ type taskKit struct {
 	locker *lock.Locker
 	acq    *sidestep.Acquirer
 
-	mu     sync.Mutex // guards the field below
 	handle func([]byte)
 	task   *sidestep.Task[[]byte]
 	queue  *sidestep.Queue
@@ -268,7 +267,9 @@ func (k *textbookKit) take(ctx context.Context) ([]string, error) {
 	if k.lua {
 		return takeScript.Run(ctx, k.rdb, []string{textbookKey}, now, 100).StringSlice()
 	}
-	due, err := k.rdb.ZRangeByScore(ctx, textbookKey, &redis.ZRangeBy{Min: "-inf", Max: now, Count: 100}).Result()
+	due, err := k.rdb.ZRangeArgs(ctx, redis.ZRangeArgs{
+		Key: textbookKey, ByScore: true, Start: "-inf", Stop: now, Count: 100,
+	}).Result()
 	if err != nil {
 		return nil, err
 	}
