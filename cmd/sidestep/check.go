@@ -49,7 +49,7 @@ type findings struct {
 // check looks at the sections of every key in the order in which they began.
 func check(sections []section) findings {
 	byKey := make(map[string][]section)
-	var f findings
+	f := findings{overlaps: []overlap{}, disorders: []disorder{}} // [] in JSON, not null
 	for _, s := range sections {
 		byKey[s.key] = append(byKey[s.key], s)
 		f.took += time.Duration(s.end - s.begin)

@@ -31,6 +31,7 @@ type badLine struct {
 // readLines reads JSON Lines until the end. Blank lines are passed over, bad ones
 // are collected.
 func readLines(r io.Reader) (lines []line, bad []badLine, err error) {
+	bad = []badLine{} // [] in JSON, not null
 	seen := make(map[string]int)
 	in := bufio.NewReaderSize(r, 64<<10)
 	for number := 1; ; number++ {
