@@ -73,9 +73,8 @@ func Example_fence() {
 	if err != nil {
 		panic(err)
 	}
-	time.Sleep(30 * time.Millisecond) // this process stands still for longer than its lease
-
-	next, err := locker.TryAcquire(ctx, "account:ann")
+	// This process now stands still for longer than its lease; another waits.
+	next, err := locker.Acquire(ctx, "account:ann", nil)
 	if err != nil {
 		panic(err)
 	}

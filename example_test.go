@@ -65,7 +65,6 @@ func ExampleRetryFor() {
 	go func() {
 		first <- acq.Do(ctx, "report", sidestep.Fail(), func(context.Context, *lock.Lock) error {
 			close(entered)
-			time.Sleep(20 * time.Millisecond) // the work
 			fmt.Println("first")
 			return nil
 		})
