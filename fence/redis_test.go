@@ -230,8 +230,15 @@ return redis.call('RPUSH', KEYS[2], ARGV[2])`)
 		base := time.Now().UnixMicro()
 		var accepted, refused atomic.Int64
 		var wg sync.WaitGroup
+		turn := make(chan struct{}) // of a holder's first section
+		close(turn)
 		for i := range int64(100) {
+			mine, next := turn, make(chan struct{})
+			turn = next
 			wg.Go(func() {
+				<-mine
+				pass := sync.OnceFunc(func() { close(next) })
+				defer pass()
 				for range 3 { // sections of one holder, one after the other
 					v, err := g.Get(ctx, "{r}", base+i)
 					n, _ := strconv.Atoi(v)
@@ -249,10 +256,12 @@ return redis.call('RPUSH', KEYS[2], ARGV[2])`)
 					default:
 						t.Errorf("holder %d: %v", i, err)
 					}
+					pass() // the next holder comes while this one goes on
 				}
 			})
 		}
 		wg.Wait()
+		t.Logf("%d accepted, %d refused", accepted.Load(), refused.Load())
 		if n, _ := rdb.Get(ctx, "{r}").Int64(); n != accepted.Load() {
 			t.Errorf("counter = %d after %d accepted updates (%d refused)", n, accepted.Load(), refused.Load())
 		}
