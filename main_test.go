@@ -268,11 +268,21 @@ func peek(t *testing.T, rdb *redis.Client, queue, id string) (script.State, bool
 	return s, ok
 }
 
-// wantEmpty checks that a queue holds nothing any more.
+// wantEmpty checks that a queue holds nothing any more, once what its workers
+// have under way is settled.
 func wantEmpty(t *testing.T, rdb *redis.Client, queue string) {
 	t.Helper()
-	if s, err := scripts(rdb, queue).Sizes(context.Background()); err != nil || s.Requests+s.Ready+s.Parked+s.Leased+s.Dead != 0 {
-		t.Errorf("queue %q holds %+v, %v, want nothing", queue, s, err)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+		s, err := scripts(rdb, queue).Sizes(context.Background())
+		if err == nil && s.Requests+s.Ready+s.Parked+s.Leased+s.Dead == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("queue %q holds %+v, %v, want nothing", queue, s, err)
+			return
+		}
 	}
 }
 

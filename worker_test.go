@@ -116,6 +116,37 @@ func TestWorkersNeverBlockOnAHeldLock(t *testing.T) {
 	})
 }
 
+// A worker's acknowledgement promotes the next in line, so its release need not
+// tell its own queue: a request costs its worker four commands, and a token at
+// times, also while others join its line.
+func TestWorkerTellsItsOwnQueueOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		const n = 50
+		warm(t, rdb)
+		client := another(t, rdb)
+		acq := newAcquirer(t, client, sidestep.Config{})
+		q := sidestep.NewQueue(acq, client, "q", sidestep.QueueConfig{})
+		elsewhere := newDeferring(t, rdb, "q")
+		ran := newRuns()
+		sidestep.NewTask(q, "t", one("k"), func(ctx context.Context, lk *lock.Lock, v int) error {
+			if v < n {
+				deferred(t, elsewhere.task, v+1, sidestep.Defer(time.Hour))
+			}
+			ran.add(ctx, lk, v)
+			return nil
+		})
+		count := redistest.Count(client)
+		enqueue(t, elsewhere.task, 1)
+		start(t, q)
+		ran.wait(t, n)
+		synctest.Wait()
+		t.Logf("%d commands for %d requests", count.Commands(), n)
+		if got := count.Commands(); got > 5*n-n/10 {
+			t.Errorf("%d commands for %d requests, want about 4 each: %v", got, n, count.Names()[:20])
+		}
+	})
+}
+
 func TestWhenLockedFailIsAFailedAttempt(t *testing.T) {
 	bubble(t, func(t *testing.T, rdb *redis.Client) {
 		dead := &deaths{}
