@@ -690,7 +690,7 @@ func TestPartitions(t *testing.T) {
 func TestDrain(t *testing.T) {
 	bubble(t, func(t *testing.T, rdb *redis.Client) {
 		acq := newAcquirer(t, rdb, sidestep.Config{})
-		q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{DrainTimeout: 10 * time.Second, Workers: 2})
+		q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{DrainTimeout: 7 * time.Second, Workers: 2})
 		began := time.Now()
 		entered := make(chan struct{}, 2)
 		task := sidestep.NewTask(q, "t", perValue, func(ctx context.Context, _ *lock.Lock, v int) error {
@@ -699,8 +699,8 @@ func TestDrain(t *testing.T) {
 			case <-time.After(time.Duration(v) * time.Second):
 				return nil
 			case <-ctx.Done():
-				if cause := context.Cause(ctx); !errors.Is(cause, sidestep.ErrDraining) || time.Since(began) != 10*time.Second {
-					t.Errorf("%d: the context ended after %v with %v, want 10s and ErrDraining", v, time.Since(began), cause)
+				if cause := context.Cause(ctx); !errors.Is(cause, sidestep.ErrDraining) || time.Since(began) != 7*time.Second {
+					t.Errorf("%d: the context ended after %v with %v, want 7s and ErrDraining", v, time.Since(began), cause)
 				}
 				return context.Cause(ctx)
 			}
@@ -711,8 +711,8 @@ func TestDrain(t *testing.T) {
 		<-entered
 		began = time.Now()
 		stop()
-		if took := time.Since(began); took < 10*time.Second || took > 11*time.Second {
-			t.Errorf("Run took %v to end, want the drain timeout, 10s", took)
+		if took := time.Since(began); took < 7*time.Second || took > 8*time.Second {
+			t.Errorf("Run took %v to end, want the drain timeout, 7s", took)
 		}
 		if _, ok := peek(t, rdb, "q", short.ID); ok {
 			t.Error("what finished during the drain is still there")
