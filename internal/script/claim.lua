@@ -3,7 +3,8 @@
 -- KEYS[13] the feeder's last claim
 -- ARGV[1] feeder  ARGV[2] count of its claims  ARGV[3] n  ARGV[4] lease in ms
 -- ARGV[5] most deliveries, or 0  ARGV[6] slack of the others' clocks in ms
--- ARGV[7] most dead, or 0  ARGV[8] most ms that the dead are kept, or 0
+-- ARGV[7] most dead, or 0  ARGV[8] most ms that the dead are kept, or 0 (looked
+-- at by every sixteenth claim, which also sweeps gone)
 -- ARGV[9] ms after which a probe that nobody answered is due again
 -- ARGV[10] ms for which finished ids are remembered, then of what is done, per request: id, token
 -- returns {items, probes, wait, more, buried, codes}: items is flat, {id, body,
@@ -165,6 +166,9 @@ if ctr % 16 == 0 then
     call('HDEL', msg, id)
     call('HDEL', state, id)
   end
+  -- twice what sixteen claims can add
+  local past = math.min(call('ZCOUNT', gone, '-inf', whole(now)), 32 * bound)
+  if past > 0 then call('ZREMRANGEBYRANK', gone, 0, past - 1) end
 end
 
 quiet = false

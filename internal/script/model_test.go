@@ -173,11 +173,6 @@ func (w *world) forget(id string) {
 	if r.accepted+end > w.now {
 		w.gone[id] = w.now + end
 	}
-	for i, old := range byTime(w.gone) {
-		if i < 4 && w.gone[old] <= w.now {
-			delete(w.gone, old)
-		}
-	}
 }
 
 func (w *world) accept(e script.Entry) req {
@@ -378,6 +373,11 @@ func (w *world) trim(f *script.Feed) {
 		tooOld := f.DeadAge > 0 && !(f.MaxDead > 0 && over > 0) && at[id] <= w.now-f.DeadAge.Milliseconds()
 		if i < script.Bound && (tooMany || tooOld) {
 			delete(w.reqs, id)
+		}
+	}
+	for i, old := range byTime(w.gone) {
+		if i < 32*script.Bound && w.gone[old] <= w.now {
+			delete(w.gone, old)
 		}
 	}
 }

@@ -187,15 +187,13 @@ end
 
 -- forget drops a request for good. If its producer may still send it again
 -- (window), its id is remembered. A score in gone is when a memory ends; the
--- member itself stays until a later forget sweeps it up.
+-- member itself stays until a claim sweeps it up.
 local function forget(id, s, window)
   call('HDEL', msg, id)
   call('HDEL', state, id)
   if s.accepted + window > now then
     call('ZADD', gone, whole(now + window), id)
   end
-  local old = call('ZRANGEBYSCORE', gone, '-inf', whole(now), 'LIMIT', 0, 4)
-  if #old > 0 then call('ZREM', gone, unpack(old)) end
 end
 
 -- mine tells what a worker may do with a request: 1 all, 2 it has done it

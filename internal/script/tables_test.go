@@ -256,6 +256,8 @@ func TestScripts(t *testing.T) {
 		},
 		"claim": {
 			{"nothing", "", claim(1, 2), "", "last f:1", ""},
+			{"the sixteenth sweeps", "gone 2@-10; gone 3@0; gone 7@10", claim(16, 1), "", "gone 7@10; last f:16", ""},
+			{"the others do not", "gone 2@-10; gone 7@10", claim(17, 1), "", "gone 2@-10; gone 7@10; last f:17", ""},
 			{"no slot", "1 r; ready 1", claim(1, 0), "more", "1 r; ready 1; wake", "more"},
 			{"one, none left", "1 r n=2/1/3; ready 1", claim(1, 2), "1:3/1/3 wait 30", "1 l@30 tok=f:1 n=3/1/3; last f:1 1; clock f@30", "1:3/1/3 wait 30"},
 			{"one of two", "1 r; 2 r; ready 1 2", claim(1, 1), "1:1/0/0 wait 30 more", "1 l@30 tok=f:1 n=1/0/0; 2 r; ready 2; last f:1 1; clock f@30; wake", "1:1/0/0 wait 30 more"},
@@ -334,7 +336,6 @@ func TestScripts(t *testing.T) {
 			{"unknown", "", ack("1 f:1"), "[0]", "=", "[0]"},
 			{"finished", "gone 1@10", ack("1 f:1"), "[2]", "=", "[2]"},
 			{"accepted long ago", "1 l@30 tok=f:1 acc=-60", ack("1 f:1"), "[1]", "", "[0]"},
-			{"sweeps four", "1 l@30 tok=f:1; gone 2@-10; gone 3@-20; gone 4@-30; gone 5@-40; gone 6@-50; gone 7@10", ack("1 f:1"), "[1]", "gone 1@60; gone 2@-10; gone 7@10", "[2]"},
 		},
 		"nack": {
 			{"failed", "1 l@30 tok=f:1 n=1/0/0", nack("1 f:1", 20, script.Attempt, 5, false), "1", "1 d@20 tok=f:1 n=1/1/0 note=boom; wake", "2"},
