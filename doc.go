@@ -46,13 +46,13 @@
 //
 // What a lease cannot promise: code that ignores its context, or is stopped
 // between looking at it and acting, can act after its lock passed on. A resource
-// that compares fencing tokens refuses it then; see package lock. And at least
+// that compares fencing tokens refuses it then; see package fence. And at least
 // once is not once: a handler that must not repeat its effect keeps the request's
 // ID, or the fence, with it.
 //
 // # The parts
 //
-// Package lock is the lock alone, listq the queue alone, delayq the delay queue,
-// retry the backoffs, and sidesteptest a Redis in memory for tests and first
-// steps.
+// Package lock is the lock alone, fence the resource's side of a fencing token,
+// listq the queue alone, delayq the delay queue, retry the backoffs, and
+// sidesteptest a Redis in memory for tests and first steps.
 package sidestep
