@@ -43,6 +43,12 @@ type Config struct {
 	// given up. 0 means no bound.
 	MaxHold time.Duration
 
+	// NodeTimeout is how long a Locker of [NewQuorum] waits for a node when the
+	// others do not decide: what goes on after that goes on in the background. It
+	// is never longer than a third of the TTL. At least 1ms. Defaults to 1s; not
+	// used by [New].
+	NodeTimeout time.Duration
+
 	// Owner is the label that others see while this process holds a lock. It is
 	// no secret. At most 256 bytes, no NUL. Defaults to "host:pid".
 	Owner string
@@ -72,6 +78,7 @@ func (c Config) withDefaults() Config {
 	c.TTL = cmp.Or(c.TTL, 30*time.Second).Truncate(time.Millisecond)
 	c.ClaimLease = cmp.Or(c.ClaimLease, time.Second).Truncate(time.Millisecond)
 	c.FenceMargin = cmp.Or(c.FenceMargin, time.Minute)
+	c.NodeTimeout = cmp.Or(c.NodeTimeout, time.Second)
 	c.TurnSections = cmp.Or(c.TurnSections, 16)
 	c.TurnTime = cmp.Or(c.TurnTime, 100*time.Millisecond)
 	if c.Owner == "" {
@@ -93,6 +100,8 @@ func (c Config) withDefaults() Config {
 		panic(fmt.Sprintf("lock: Config.FenceMargin %v is not between 1s and %v", c.FenceMargin, maxTTL))
 	case c.MaxHold < 0:
 		panic(fmt.Sprintf("lock: Config.MaxHold %v is negative", c.MaxHold))
+	case c.NodeTimeout < time.Millisecond:
+		panic(fmt.Sprintf("lock: Config.NodeTimeout %v is less than 1ms", c.NodeTimeout))
 	case c.TurnSections < 1 || c.TurnSections > maxSection:
 		panic(fmt.Sprintf("lock: Config.TurnSections %d is not between 1 and %d", c.TurnSections, maxSection))
 	case c.TurnTime < 0:

@@ -1,5 +1,5 @@
 // Package lock keeps leases on names in Redis: at most one holder at a time, in
-// all processes that use the same server.
+// all processes that use the same server, or the same quorum of servers.
 //
 //	l := lock.New(rdb, lock.Config{})
 //	defer l.Close()
@@ -54,6 +54,14 @@
 // the lock among themselves without a round trip for one turn, see
 // Config.TurnSections. A TryAcquire may take a lock that just expired ahead of
 // the line; so may clients of other libraries.
+//
+// # Several servers
+//
+// A Locker of [NewQuorum] keeps its locks on a majority of independent servers,
+// by the Redlock algorithm, and needs no more than a majority of them to answer.
+// Fences grow in the order of holding there too. Nobody is handed a lock: a
+// release wakes the first in line. Where one server with a replica will do, it is
+// simpler and faster.
 //
 // # In Redis
 //

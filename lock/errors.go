@@ -71,11 +71,27 @@ func (e *LockedError) Is(target error) bool { return target == ErrLocked }
 // time, or answered with an error. It matches [ErrUnavailable] and, if the
 // command may have run, [ErrAmbiguous]; it never matches [ErrLocked].
 type UnavailableError struct {
-	Op   string // "acquire", "extend", "release", "look", "inspect" or "revoke"
+	Op   string // "acquire", "adopt", "extend", "release", "look", "inspect" or "revoke"
 	Key  string // the lock's key: prefix and name
 	Sent bool   // the command may have run: it was sent, and no answer came
 	Err  error  // the cause, as go-redis reported it
+
+	// Nodes says what kept the nodes of a quorum from taking part, one by one;
+	// those that did are left out. Nil without a quorum.
+	Nodes []NodeError
 }
+
+// NodeError is what one node of a quorum said, or that it said nothing in time.
+type NodeError struct {
+	Node int // index of its client in the call of NewQuorum
+	Err  error
+}
+
+// Error implements error.
+func (e *NodeError) Error() string { return fmt.Sprintf("node %d: %v", e.Node, e.Err) }
+
+// Unwrap returns the cause.
+func (e *NodeError) Unwrap() error { return e.Err }
 
 // Error implements error.
 func (e *UnavailableError) Error() string {
@@ -92,12 +108,19 @@ func (e *UnavailableError) Unwrap() error { return e.Err }
 
 // unavailable wraps an error of go-redis.
 func unavailable(op, key string, err error) *UnavailableError {
-	return &UnavailableError{Op: op, Key: key, Sent: maybeRan(err), Err: err}
+	e := &UnavailableError{Op: op, Key: key, Sent: maybeRan(err), Err: err}
+	if short, ok := errors.AsType[*shortError](err); ok {
+		e.Nodes = short.nodes
+	}
+	return e
 }
 
 // maybeRan reports whether a command that failed with err may have run. An
 // error reply, a failed dial and a full pool are definite: it did not.
 func maybeRan(err error) bool {
+	if short, ok := errors.AsType[*shortError](err); ok {
+		return short.kept || short.any(maybeRan)
+	}
 	var reply redis.Error
 	if errors.As(err, &reply) {
 		return false
@@ -113,6 +136,9 @@ func maybeRan(err error) bool {
 // often than maybeRan: the last of several attempts may have failed to dial
 // after an earlier one was sent.
 func mayHold(err error) bool {
+	if short, ok := errors.AsType[*shortError](err); ok {
+		return short.kept || short.any(mayHold)
+	}
 	var reply redis.Error
 	return !errors.As(err, &reply) && !errors.Is(err, redis.ErrClosed)
 }

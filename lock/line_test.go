@@ -137,7 +137,7 @@ func TestHoldReleasesWhateverHappens(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		l := newLocker(t, rdb, lock.Config{})
 		mine := errors.New("mine")
-		if err := l.TryDo(t.Context(), "x", func(context.Context, *lock.Lock) error { return mine }); err != mine {
+		if err := l.TryDo(t.Context(), "x", func(context.Context, *lock.Lock) error { return mine }); !errors.Is(err, mine) {
 			t.Errorf("TryDo = %v", err)
 		}
 		wantHeld(t, l, "x", false)

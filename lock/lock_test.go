@@ -480,7 +480,7 @@ func TestLostLockEndsContextInTime(t *testing.T) {
 			time.Sleep(1100 * time.Millisecond)
 			cut.Store(true)
 			<-ctx.Done()
-			if context.Cause(ctx) != lock.ErrNotHeld {
+			if !errors.Is(context.Cause(ctx), lock.ErrNotHeld) {
 				t.Errorf("cause %v", context.Cause(ctx))
 			}
 			// Extended after 1 s: the key ends at 4 s, the section before.

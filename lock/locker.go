@@ -22,11 +22,12 @@ const (
 	giveBackPause  = 100 * time.Millisecond // before the second try; then twice that
 )
 
-// Locker acquires locks on one Redis. It is safe for concurrent use; one per
-// process and Redis is enough, and only goroutines that share a Locker hand
-// locks to each other without a round trip. Make one with [New].
+// Locker acquires locks on one Redis, or on a majority of several. It is safe
+// for concurrent use; one per process and Redis is enough, and only goroutines
+// that share a Locker hand locks to each other without a round trip. Make one
+// with [New] or [NewQuorum].
 type Locker struct {
-	rdb         redis.UniversalClient
+	clients     []redis.UniversalClient // one, or the nodes of a quorum
 	node        node
 	cfg         Config
 	process     string // part of every token; also names the mailbox
@@ -56,22 +57,31 @@ type Locker struct {
 // replicas (ReadOnly, RouteByLatency, RouteRandomly), and if a value of cfg is
 // out of range.
 func New(rdb redis.UniversalClient, cfg Config) *Locker {
-	if rdb == nil {
-		panic("lock: the Redis client is nil")
-	}
-	_, one := rdb.(*redis.Client)
-	if c, ok := rdb.(*redis.ClusterClient); ok && c.Options().ReadOnly {
-		panic("lock: the Cluster client is ReadOnly: it would subscribe at replicas")
-	}
+	l := newLocker([]redis.UniversalClient{rdb}, cfg)
+	l.node = newSingle(rdb, &aloneScripts)
+	return l
+}
+
+// newLocker returns a Locker that has no node yet.
+func newLocker(clients []redis.UniversalClient, cfg Config) *Locker {
 	l := &Locker{
-		rdb:     rdb,
-		node:    &single{rdb: rdb, sharded: !one},
+		clients: clients,
 		cfg:     cfg.withDefaults(),
 		process: rand.Text()[:processLen],
-		sharded: !one,
 		live:    make(map[string]*lease),
 		slots:   make(map[slotID]*slot),
 		mails:   make(map[string]*mailbox),
+	}
+	for _, rdb := range clients {
+		if rdb == nil {
+			panic("lock: the Redis client is nil")
+		}
+		if c, ok := rdb.(*redis.ClusterClient); ok && c.Options().ReadOnly {
+			panic("lock: the Cluster client is ReadOnly: it would subscribe at replicas")
+		}
+		if _, one := rdb.(*redis.Client); !one {
+			l.sharded = true
+		}
 	}
 	l.prefixBrace = strings.ContainsAny(l.cfg.Prefix, "{}")
 	l.ctx, l.stop = context.WithCancel(context.Background())
@@ -156,13 +166,21 @@ func (l *Locker) giveBack(ls *lease) {
 	})
 }
 
-// undo releases a value, with a few tries. What the parked queues registered
-// stays for the next release to report.
+// undo releases a value. What the parked queues registered stays for the next
+// release to report.
 func (l *Locker) undo(k keys, value, entry string) {
-	pause := giveBackPause
-	for try := 1; ; try++ {
+	l.insist(&k, func() error {
 		a := releaseArgs{value: value, entry: entry, margin: l.cfg.FenceMargin}
 		_, err := l.node.release(context.Background(), &k, &a)
+		return err
+	})
+}
+
+// insist does what gives a lock back, with a few tries.
+func (l *Locker) insist(k *keys, do func() error) {
+	pause := giveBackPause
+	for try := 1; ; try++ {
+		err := do()
 		if err == nil {
 			return
 		}
@@ -278,12 +296,9 @@ func (l *Locker) Look(ctx context.Context, name, queue string) (left time.Durati
 	if queue == "" {
 		return 0, false, invalid("queue is empty")
 	}
-	var got struct {
-		left time.Duration
-		held bool
-	}
+	var got lookReply
 	if err := l.ask(ctx, "look", &k, func(ctx context.Context) (err error) {
-		got.left, got.held, err = l.node.look(ctx, &k, queue, lookFloor)
+		got, err = l.node.look(ctx, &k, queue, lookFloor)
 		return err
 	}); err != nil {
 		return 0, false, err

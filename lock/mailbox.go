@@ -19,8 +19,8 @@ const (
 
 // mailbox is a subscription on which releases tell waiters that the lock is
 // theirs: one per process, or, with several servers, one per process and lock,
-// at the server that has the lock's slot. Locker.mu guards the fields of the
-// second group.
+// at the server that has the lock's slot. In a quorum it is one such at each
+// node. Locker.mu guards the fields of the second group.
 //
 // It looks after its connection itself: go-redis sends pings on a silent one but
 // never misses the answer, so that it would not notice a path cut without a FIN.
@@ -30,10 +30,13 @@ type mailbox struct {
 	ctx     context.Context
 	stop    context.CancelFunc
 
-	up     bool
+	nodes  int // at how many it is subscribed
 	slots  map[*slot]struct{}
 	closed bool
 }
+
+// up reports whether a release will be heard of.
+func (m *mailbox) up() bool { return m.nodes > len(m.l.clients)/2 }
 
 func (s *slot) channel() string {
 	if s.l.sharded {
@@ -45,11 +48,11 @@ func (s *slot) channel() string {
 // listening returns the slot's mailbox if that is up.
 func (s *slot) listening() *mailbox {
 	if s.mail == nil && len(s.l.mails) > 0 {
-		if m := s.l.mails[s.channel()]; m != nil && m.up {
+		if m := s.l.mails[s.channel()]; m != nil && m.up() {
 			m.join(s)
 		}
 	}
-	if s.mail != nil && s.mail.up {
+	if s.mail != nil && s.mail.up() {
 		return s.mail
 	}
 	return nil
@@ -66,7 +69,9 @@ func (s *slot) subscribe() {
 		m = &mailbox{l: s.l, channel: channel, slots: make(map[*slot]struct{})}
 		m.ctx, m.stop = context.WithCancel(s.l.ctx)
 		s.l.mails[channel] = m
-		s.l.spawn(m.run)
+		for _, rdb := range s.l.clients {
+			s.l.spawn(func() { m.run(rdb) })
+		}
 	}
 	m.join(s)
 }
@@ -83,20 +88,20 @@ func (m *mailbox) leave(s *slot) {
 
 // forget makes the next waiter subscribe anew.
 func (m *mailbox) forget() {
-	m.up = false
+	m.close()
 	if m.l.mails[m.channel] == m {
 		delete(m.l.mails, m.channel)
 	}
 }
 
-// close ends run.
+// close ends all runs.
 func (m *mailbox) close() {
 	m.closed = true
 	m.stop()
 }
 
-// run keeps the subscription until it is closed, or nobody needs it.
-func (m *mailbox) run() {
+// run keeps the subscription at one node until it is closed, or nobody needs it.
+func (m *mailbox) run(rdb redis.UniversalClient) {
 	l := m.l
 	defer m.stop()
 	for pause := mailPause; ; {
@@ -107,7 +112,7 @@ func (m *mailbox) run() {
 		}
 		l.mu.Unlock()
 
-		ps := l.rdb.Subscribe(m.ctx) // no channel yet: nothing is sent
+		ps := rdb.Subscribe(m.ctx) // no channel yet: nothing is sent
 		// Close ends a read that goes on. It may have to wait for a dial, so
 		// never call it with mu held.
 		unhook := context.AfterFunc(m.ctx, func() { _ = ps.Close() })
@@ -119,7 +124,9 @@ func (m *mailbox) run() {
 		}
 
 		l.mu.Lock()
-		m.up = false
+		if heard {
+			m.nodes--
+		}
 		if m.closed || err == nil {
 			m.forget()
 			l.mu.Unlock()
@@ -174,8 +181,8 @@ func (m *mailbox) receive(ps *redis.PubSub) (heard bool, err error) {
 		switch msg := msg.(type) {
 		case *redis.Subscription:
 			if msg.Kind == "subscribe" {
+				m.subscribed(!heard)
 				heard = true
-				m.subscribed()
 			}
 		case *redis.Message:
 			m.message(msg.Payload)
@@ -186,10 +193,15 @@ func (m *mailbox) receive(ps *redis.PubSub) (heard bool, err error) {
 // subscribed makes every ticket in line ask again: what was published while the
 // mailbox was down is lost, and the server may be another one, with another
 // clock.
-func (m *mailbox) subscribed() {
+func (m *mailbox) subscribed(anew bool) {
 	m.l.mu.Lock()
 	defer m.l.unlock()
-	m.up = true
+	if anew {
+		m.nodes++
+	}
+	if !m.up() {
+		return
+	}
 	for s := range m.slots {
 		switch s.state {
 		case inLine:

@@ -6,12 +6,13 @@
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+local clock = now -- what fences are minted from
 
 local function text(n) return string.format('%.0f', n) end
 
 -- mint: reserve k fences; the last of them. Before any write to the lock.
 local function mint(k, margin)
-  local n = math.max((tonumber(redis.call('GET', KEYS[2]) or 0) or 0) + 1, now) + k - 1
+  local n = math.max((tonumber(redis.call('GET', KEYS[2]) or 0) or 0) + 1, clock) + k - 1
   redis.call('SET', KEYS[2], text(n), 'PXAT', text(math.floor(n / 1000) + margin))
   return n
 end
@@ -40,6 +41,9 @@ local function serve(me, lease, k, margin)
     end
   end
 end
+
+-- wake: the lock is free, and nobody was told. On one node the waiters' timers see to that.
+local wake = function() end
 
 -- join: stand in line, once; the line outlives its last visit by a while.
 local function join(entry, claim, left)

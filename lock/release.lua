@@ -5,7 +5,11 @@
 -- returns 0 not ours | 2 granted to someone in line | 1 freed
 --       | {queue, ...} freed, and these queues had registered
 if ARGV[3] ~= '' then redis.call('ZREM', KEYS[3], ARGV[3]) end
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local held = redis.call('GET', KEYS[1])
+if held ~= ARGV[1] then
+  if not held then wake() end
+  return 0
+end
 redis.call('DEL', KEYS[1])
 if serve('', 0, 1, tonumber(ARGV[2])) then return 2 end
 if ARGV[4] ~= '1' then return 1 end

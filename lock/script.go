@@ -29,15 +29,39 @@ var (
 	lookLua string
 	//go:embed inspect.lua
 	inspectLua string
+
+	//go:embed quorum.lua
+	quorumLua string
+	//go:embed vote.lua
+	voteLua string
+	//go:embed raise.lua
+	raiseLua string
+	//go:embed discard.lua
+	discardLua string
 )
 
 var (
-	acquireScript = newScript(4, preludeLua, acquireLua)
 	extendScript  = newScript(1, extendLua)
-	releaseScript = newScript(4, preludeLua, releaseLua)
-	revokeScript  = newScript(4, preludeLua, revokeLua)
 	lookScript    = newScript(2, lookLua)
 	inspectScript = newScript(4, inspectLua)
+	raiseScript   = newScript(2, raiseLua)
+	discardScript = newScript(1, discardLua)
+)
+
+// scripts are those that differ between a node of its own and one of a quorum.
+type scripts struct{ acquire, release, revoke *script }
+
+var (
+	aloneScripts = scripts{
+		acquire: newScript(4, preludeLua, acquireLua),
+		release: newScript(4, preludeLua, releaseLua),
+		revoke:  newScript(4, preludeLua, revokeLua),
+	}
+	quorumScripts = scripts{
+		acquire: newScript(4, preludeLua, quorumLua, voteLua),
+		release: newScript(4, preludeLua, quorumLua, releaseLua),
+		revoke:  newScript(4, preludeLua, quorumLua, revokeLua),
+	}
 )
 
 // script is one Lua script: its text without comments, and its digest.
@@ -59,15 +83,15 @@ func newScript(numKeys int, parts ...string) *script {
 	return &script{src: b.String(), sha: hex.EncodeToString(sum[:]), numKeys: strconv.Itoa(numKeys)}
 }
 
-// node is what holds locks: one Redis, or one Sentinel set or Cluster. A quorum
-// of several would be another.
+// node is what holds locks: one Redis, or one Sentinel set or Cluster, or a
+// quorum of several.
 type node interface {
 	acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireReply, error)
 	extend(ctx context.Context, k *keys, a *extendArgs) (held bool, err error)
 	extendAll(ctx context.Context, batch []extendItem) // sets held and err of each
 	release(ctx context.Context, k *keys, a *releaseArgs) (releaseReply, error)
 	revoke(ctx context.Context, k *keys, margin time.Duration) (bool, error)
-	look(ctx context.Context, k *keys, queue string, floor time.Duration) (left time.Duration, held bool, err error)
+	look(ctx context.Context, k *keys, queue string, floor time.Duration) (lookReply, error)
 	inspect(ctx context.Context, k *keys) (inspectReply, error)
 }
 
@@ -76,6 +100,12 @@ type node interface {
 type single struct {
 	rdb     redis.UniversalClient
 	sharded bool // several servers behind it
+	scripts *scripts
+}
+
+func newSingle(rdb redis.UniversalClient, s *scripts) *single {
+	_, one := rdb.(*redis.Client)
+	return &single{rdb: rdb, sharded: !one, scripts: s}
 }
 
 // run runs a script; args has room for the three arguments in front of the keys.
@@ -112,9 +142,10 @@ type acquireArgs struct {
 type acquireReply struct {
 	granted bool
 	fence   int64         // granted: the last of the block
-	server  int64         // the server's time, in microseconds
+	server  int64         // the server's time, in microseconds; 0 of a quorum, which has none
 	left    time.Duration // refused: of the holder's lease; -1 if it has no end
 	holder  string        // refused: the value of the lock key; "" if not known
+	split   bool          // refused: by several, none of whom has a majority
 }
 
 func (n *single) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireReply, error) {
@@ -123,7 +154,7 @@ func (n *single) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireR
 		3: &k.lock, 4: &k.fence, 5: &k.line, 6: &k.parked,
 		7: &a.value, 8: &a.leaseMS, 9: &a.block, 10: &a.marginMS, 11: &a.entry, 12: &a.claimMS,
 	}
-	v, err := n.run(ctx, acquireScript, a.argv[:])
+	v, err := n.run(ctx, n.scripts.acquire, a.argv[:])
 	if err != nil {
 		return acquireReply{}, err
 	}
@@ -278,7 +309,7 @@ func (n *single) release(ctx context.Context, k *keys, a *releaseArgs) (releaseR
 	if a.report {
 		a.argv[10] = "1"
 	}
-	v, err := n.run(ctx, releaseScript, a.argv[:])
+	v, err := n.run(ctx, n.scripts.release, a.argv[:])
 	if err != nil {
 		return releaseReply{}, err
 	}
@@ -292,7 +323,7 @@ func (n *single) release(ctx context.Context, k *keys, a *releaseArgs) (releaseR
 }
 
 func (n *single) revoke(ctx context.Context, k *keys, margin time.Duration) (bool, error) {
-	v, err := n.run(ctx, revokeScript, []any{3: k.lock, 4: k.fence, 5: k.line, 6: k.parked, 7: margin.Milliseconds()})
+	v, err := n.run(ctx, n.scripts.revoke, []any{3: k.lock, 4: k.fence, 5: k.line, 6: k.parked, 7: margin.Milliseconds()})
 	if err != nil {
 		return false, err
 	}
@@ -303,16 +334,42 @@ func (n *single) revoke(ctx context.Context, k *keys, margin time.Duration) (boo
 	return was == 1, nil
 }
 
-func (n *single) look(ctx context.Context, k *keys, queue string, floor time.Duration) (time.Duration, bool, error) {
+type lookReply struct {
+	held  bool
+	left  time.Duration // -1 if it has no end
+	value string        // of the lock key; "" if that is no string
+}
+
+func (n *single) look(ctx context.Context, k *keys, queue string, floor time.Duration) (lookReply, error) {
 	v, err := n.run(ctx, lookScript, []any{3: k.lock, 4: k.parked, 5: queue, 6: floor.Milliseconds()})
 	if err != nil {
-		return 0, false, err
+		return lookReply{}, err
 	}
-	left, ok := v.(int64)
+	f, _ := v.([]any)
+	if len(f) == 0 {
+		return lookReply{}, errReply("look", v)
+	}
+	left, ok := f[0].(int64)
 	if !ok {
-		return 0, false, errReply("look", v)
+		return lookReply{}, errReply("look", v)
 	}
-	return ms(left), left != -2, nil
+	r := lookReply{held: left != -2, left: ms(left)}
+	if len(f) > 1 {
+		r.value, _ = f[1].(string)
+	}
+	return r, nil
+}
+
+// raise lifts the fence, and reports whether the lock is still ours.
+func (n *single) raise(ctx context.Context, k *keys, value string, fence int64, margin time.Duration) (bool, error) {
+	v, err := n.run(ctx, raiseScript, []any{3: k.lock, 4: k.fence, 5: value, 6: fence, 7: margin.Milliseconds()})
+	return v == int64(1), err
+}
+
+// discard takes back the vote for an acquire that failed.
+func (n *single) discard(ctx context.Context, k *keys, value string) error {
+	_, err := n.run(ctx, discardScript, []any{3: k.lock, 4: value})
+	return err
 }
 
 type inspectReply struct {

@@ -34,7 +34,7 @@ func newBed(t *testing.T, rdb *redis.Client) *bed {
 		}
 	}()
 	t.Cleanup(func() { sub.Close() })
-	return &bed{t: t, rdb: rdb, n: &single{rdb: rdb}, k: keysOf("", "x")}
+	return &bed{t: t, rdb: rdb, n: newSingle(rdb, &aloneScripts), k: keysOf("", "x")}
 }
 
 func (b *bed) acquire(value, entry string, block int64) acquireReply {
@@ -107,7 +107,8 @@ func TestScripts(t *testing.T) {
 			{
 				"join an expired lock behind another", func(b *bed) { b.acquire("a me", up, 4); b.rdb.Del(ctx, "x") },
 				func(b *bed) string { return say(b.acquire("c me", up2, 4)) },
-				`held by "a me"`, "a me", []string{up2},
+				`held by "a me"`, "a me",
+				[]string{up2},
 			},
 			{
 				"join an expired lock behind one who does not listen", func(b *bed) { b.acquire("b me", down, 4); b.rdb.Del(ctx, "x") },
@@ -117,7 +118,8 @@ func TestScripts(t *testing.T) {
 			{
 				"try an expired lock past the line", func(b *bed) { b.acquire("a me", up, 4); b.rdb.Del(ctx, "x") },
 				func(b *bed) string { return say(b.acquire("c me", "", 4)) },
-				"granted", "c me", []string{up},
+				"granted", "c me",
+				[]string{up},
 			},
 			{"release", nil, func(b *bed) string { return fmt.Sprint(b.release("h me", "")) }, "{true false []}", "", nil},
 			{"release again", free, func(b *bed) string { return fmt.Sprint(b.release("h me", "")) }, "{false false []}", "", nil},
@@ -129,7 +131,8 @@ func TestScripts(t *testing.T) {
 			},
 			{
 				"release grants", func(b *bed) { b.acquire("b me", down, 4); b.acquire("a me", up, 4); b.acquire("c me", up2, 4) },
-				func(b *bed) string { return fmt.Sprint(b.release("h me", "")) }, "{true true []}", "a me", []string{up2},
+				func(b *bed) string { return fmt.Sprint(b.release("h me", "")) }, "{true true []}", "a me",
+				[]string{up2},
 			},
 			{
 				"release with parked queues", func(b *bed) { b.n.look(ctx, &b.k, "q", time.Second) },
@@ -251,6 +254,7 @@ func TestScriptsAgainstModel(t *testing.T) {
 func TestScriptHeaders(t *testing.T) {
 	for name, src := range map[string]string{
 		"acquire": acquireLua, "release": releaseLua, "revoke": revokeLua, "look": lookLua, "inspect": inspectLua,
+		"vote": voteLua, "raise": raiseLua, "discard": discardLua,
 	} {
 		var head, body strings.Builder
 		for line := range strings.Lines(src) {

@@ -58,6 +58,7 @@ type ticket struct {
 
 	resubscribed bool   // while calling: ask again, whatever the answer
 	pending      *grant // came while calling: judged after the answer
+	splits       int    // how often in a row nobody had a majority
 
 	next int64 // the next fence of the block
 	last int64 // the last one
@@ -208,6 +209,9 @@ func (s *slot) answered(c *call, r acquireReply, err error) {
 		return
 	}
 	s.refused, s.left, s.lookedAt = true, r.left, time.Now()
+	if tk.splits++; !r.split {
+		tk.splits = 0
+	}
 	_, s.holder = splitValue(r.holder)
 	s.l.refusedBy(&s.keys, r.holder)
 	if len(s.fifo) == 0 {
@@ -218,13 +222,13 @@ func (s *slot) answered(c *call, r acquireReply, err error) {
 		w.ask()
 	}
 	s.subscribe()
-	if tk.resubscribed || tk.entry == "" && s.mail.up {
+	if tk.resubscribed || tk.entry == "" && s.mail.up() {
 		tk.pending, tk.resubscribed = nil, false
 		s.again(s.acquire())
 		return
 	}
 	s.state = inLine
-	tk.anchored, tk.sent, tk.server = true, c.sent, r.server
+	tk.anchored, tk.sent, tk.server = r.server != 0, c.sent, r.server
 	if g := tk.pending; g != nil {
 		tk.pending = nil
 		s.judge(g)
@@ -239,7 +243,10 @@ func (s *slot) answered(c *call, r acquireReply, err error) {
 func (s *slot) setTimer() {
 	claim := s.l.cfg.claim(s.fifo[0].ttl)
 	d := claim
-	if s.left >= 0 {
+	switch {
+	case s.tk.splits > 0: // whoever looks first finds nobody
+		d = rand.N(min(claim, time.Millisecond<<min(s.tk.splits, 10)))
+	case s.left >= 0:
 		d = min(d, s.left)
 	}
 	d += time.Millisecond + rand.N(claim/50+time.Millisecond)
