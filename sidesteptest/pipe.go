@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // buffered gives one end of an in-memory pipe what a socket has: writes return
@@ -37,10 +38,21 @@ func (b *buffered) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close implements net.Conn.
+// Read implements net.Conn.
+func (b *buffered) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil && b.err != nil {
+		err = b.err
+	}
+	return n, err
+}
+
+// Close implements net.Conn. What was written is still sent, as by a socket.
 func (b *buffered) Close() error {
 	b.stop(io.ErrClosedPipe)
-	return b.Conn.Close()
+	return b.SetReadDeadline(time.Unix(1, 0)) // a Read in progress ends at once
 }
 
 func (b *buffered) stop(err error) {
@@ -52,16 +64,18 @@ func (b *buffered) stop(err error) {
 	b.filled.Signal()
 }
 
+// send sends what was written, and closes the pipe after the last of it.
 func (b *buffered) send() {
+	defer b.Conn.Close()
 	for {
 		b.mu.Lock()
 		for len(b.out) == 0 && b.err == nil {
 			b.filled.Wait()
 		}
-		out, err := b.out, b.err
+		out := b.out
 		b.out = nil
 		b.mu.Unlock()
-		if err != nil {
+		if len(out) == 0 {
 			return
 		}
 		if _, err := b.Conn.Write(out); err != nil {

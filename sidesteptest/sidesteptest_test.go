@@ -119,3 +119,29 @@ func Example() {
 	// hello
 	// redis: nil
 }
+
+func TestWhatWasWrittenBeforeCloseArrives(t *testing.T) {
+	srv := sidesteptest.New()
+	defer srv.Close()
+	rdb := srv.Client()
+	defer rdb.Close()
+	for i := range 100 {
+		conn, err := srv.Options().Dialer(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := fmt.Sprint("k", i)
+		if _, err := fmt.Fprintf(conn, "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$1\r\nv\r\n", len(key), key); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		deadline := time.Now().Add(10 * time.Second)
+		for rdb.Exists(t.Context(), key).Val() == 0 {
+			if time.Now().After(deadline) {
+				t.Fatalf("SET %s, written before Close, did not arrive", key)
+			}
+		}
+	}
+}
