@@ -186,7 +186,7 @@ func (q *Queue) postpone(ctx context.Context, req *listq.Request, pl plan) (Rece
 	var d delayed
 	var err error
 	if pl.delays {
-		d, err = p.delay.ScheduleIn(ctx, req, pl.delay)
+		d, err = p.delay.Delay(ctx, req, pl.delay)
 	} else {
 		d, err = p.delay.Park(ctx, req, pl.delay)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,8 +37,8 @@ type Acquirer struct {
 	locker *lock.Locker
 	cfg    Config
 
-	mu     sync.RWMutex // guards the field below
-	queues map[string]*delayq.Queue
+	mu     sync.RWMutex               // guards the field below
+	queues map[string][]*delayq.Queue // by key: one name may be used on several servers
 
 	stats counters
 }
@@ -55,7 +57,7 @@ func New(locker *lock.Locker, cfg Config) *Acquirer {
 	if cfg.Queues == nil {
 		cfg.Queues = locker.Client()
 	}
-	return &Acquirer{locker: locker, cfg: cfg, queues: make(map[string]*delayq.Queue)}
+	return &Acquirer{locker: locker, cfg: cfg, queues: make(map[string][]*delayq.Queue)}
 }
 
 // Locker returns the locker that the Acquirer takes its locks from.
@@ -202,30 +204,40 @@ func (a *Acquirer) hint(ctx context.Context, key, own string, released *lock.Loc
 		return
 	}
 	for _, name := range released.Reported() {
-		if name == own {
-			continue
-		}
-		a.mu.RLock()
-		q := a.queues[name]
-		a.mu.RUnlock()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hintTimeout)
-		var err error
-		switch {
-		case q != nil:
-			err = q.Hint(ctx, key)
-		case a.cfg.Queues != nil:
-			err = delayq.HintKey(ctx, a.cfg.Queues, name, key)
-		}
-		cancel()
-		if err != nil {
-			a.cfg.Logger.WarnContext(ctx, "a queue was not told of a release; it will look by itself", "queue", name, "key", key, "error", err)
+		if name != own {
+			a.tell(ctx, name, key)
 		}
 	}
 }
 
-// register makes a queue known as one to tell of releases.
+func (a *Acquirer) tell(ctx context.Context, name, key string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hintTimeout)
+	defer cancel()
+	a.mu.RLock()
+	queues := a.queues[name]
+	a.mu.RUnlock()
+	var errs []error
+	for _, q := range queues {
+		errs = append(errs, q.Hint(ctx, key))
+	}
+	if len(queues) == 0 && a.cfg.Queues != nil {
+		errs = append(errs, delayq.HintKey(ctx, a.cfg.Queues, name, key))
+	}
+	if err := errors.Join(errs...); err != nil {
+		a.cfg.Logger.WarnContext(ctx, "a queue was not told of a release; it will look by itself", "queue", name, "key", key, "error", err)
+	}
+}
+
+// register makes a queue known as one to tell of releases, in place of an earlier
+// one of the same name on the same client.
 func (a *Acquirer) register(q *delayq.Queue) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.queues[q.List().Key()] = q
+	key, rdb := q.List().Key(), q.List().Script().Client()
+	others := slices.DeleteFunc(slices.Clone(a.queues[key]), func(o *delayq.Queue) bool {
+		return same(o.List().Script().Client(), rdb)
+	})
+	a.queues[key] = append(others, q)
 }
+
+func same(a, b redis.UniversalClient) bool { return reflect.ValueOf(a).Comparable() && a == b }

@@ -407,7 +407,7 @@ func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) err
 		}
 	case !out.entered && !errors.Is(err, ErrInvalid) && own.Err() == nil:
 		// Redis did not give the lock: that is no fault of the request.
-		return p.delay.DelayDelivery(ctx, d, unavailablePause, 0)
+		return d.Delay(ctx, unavailablePause, err.Error())
 	}
 	return t.failed(ctx, d, err)
 }

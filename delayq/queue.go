@@ -83,6 +83,20 @@ func (q *Queue) ScheduleAt(ctx context.Context, r *listq.Request, t time.Time) (
 	return q.accept(ctx, "schedule", r, script.At(t), q.script.Schedule)
 }
 
+// Delay accepts a request that met a held lock and is to wait out its whole
+// delay, in no line: it is due d from now, and the conflict is counted. Otherwise
+// it is [Queue.ScheduleIn].
+func (q *Queue) Delay(ctx context.Context, r *listq.Request, d time.Duration) (Receipt, error) {
+	d, err := delay(d)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("delayq: delay in %q: %w", q.list.Name(), err)
+	}
+	return q.accept(ctx, "delay", r, script.In(d), func(ctx context.Context, e script.Entry, due script.Due) (script.Code, time.Time, error) {
+		e.Deferrals = 1
+		return q.script.Schedule(ctx, e, due)
+	})
+}
+
 // Park accepts a request that met a held lock, in line for that lock (r.Lock,
 // not empty). Its lock is looked at when somebody says that it was released, and
 // after d at the latest. The caller must call [Queue.Register] afterwards: a release

@@ -100,23 +100,31 @@ func (d *Delivery) Ack(ctx context.Context) error {
 // leaves that lock's line meanwhile. A negative delay is an error that matches
 // [ErrInvalid].
 func (d *Delivery) Nack(ctx context.Context, delay time.Duration, maxAttempts int, note string) error {
-	return d.nack(ctx, delay, maxAttempts, note, false)
+	return d.back(ctx, "nack", delay, script.Attempt, maxAttempts, note, false)
 }
 
 // NackStrict is Nack for requests whose order within their lock matters more
 // than that others run: while it waits, nobody else of that lock's line gets the
 // turn.
 func (d *Delivery) NackStrict(ctx context.Context, delay time.Duration, maxAttempts int, note string) error {
-	return d.nack(ctx, delay, maxAttempts, note, true)
+	return d.back(ctx, "nack", delay, script.Attempt, maxAttempts, note, true)
 }
 
-func (d *Delivery) nack(ctx context.Context, delay time.Duration, most int, note string, strict bool) error {
+func (d *Delivery) back(ctx context.Context, verb string, delay time.Duration, cost script.Cost, most int, note string, strict bool) error {
 	if delay < 0 {
-		return fmt.Errorf("listq: nack: %w: delay is negative (%v)", ErrInvalid, delay)
+		return fmt.Errorf("listq: %s: %w: delay is negative (%v)", verb, ErrInvalid, delay)
 	}
-	return d.Settle(ctx, "nack", func(ctx context.Context, q *script.Queue, l script.Lease) (script.Code, []script.Buried, error) {
-		return q.Nack(ctx, l, delay, script.Attempt, most, strict, clip(note))
+	return d.Settle(ctx, verb, func(ctx context.Context, q *script.Queue, l script.Lease) (script.Code, []script.Buried, error) {
+		return q.Nack(ctx, l, delay, cost, most, strict, clip(note))
 	})
+}
+
+// Delay brings the request back after delay and counts nothing: something that
+// is no fault of its own keeps it from running. note is kept as by Nack. If it
+// has a lock, it leaves that lock's line meanwhile. A negative delay is an error
+// that matches [ErrInvalid].
+func (d *Delivery) Delay(ctx context.Context, delay time.Duration, note string) error {
+	return d.back(ctx, "delay", delay, script.Nothing, 0, note, false)
 }
 
 // Bury makes the request dead at once, for the given reason (its first 1,024

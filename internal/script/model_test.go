@@ -203,7 +203,7 @@ func (w *world) schedule(e script.Entry, in int) string {
 		return "2"
 	}
 	r := w.accept(e)
-	r.place, r.at = 'd', w.now+int64(in)*1000
+	r.place, r.at, r.dfr = 'd', w.now+int64(in)*1000, e.Deferrals
 	w.reqs[e.ID] = r
 	w.headed(e.ID)
 	return "1"
@@ -444,8 +444,11 @@ func (w *world) nack(l script.Lease, in int, cost script.Cost, most int, strict 
 		if r.att++; most > 0 && r.att >= most {
 			why = "attempts: boom"
 		}
-	} else if r.dfr++; most > 0 && r.dfr > most {
-		why = "deferrals"
+	}
+	if cost == script.Deferral {
+		if r.dfr++; most > 0 && r.dfr > most {
+			why = "deferrals"
+		}
 	}
 	if why != "" {
 		w.die(l.ID, r, why, &buried)
@@ -835,6 +838,7 @@ func (h *harness) random(n int) {
 			after = accepted
 		case kind < 16:
 			e, in := fresh(), tens(9)
+			e.Deferrals = rng.IntN(2)
 			s.what = fmt.Sprintf("schedule(%v, %d)", e, in)
 			s.real = func(ctx ctx, q *script.Queue) (string, error) {
 				c, _, err := q.Schedule(ctx, e, script.In(seconds(in)))
@@ -880,7 +884,7 @@ func (h *harness) random(n int) {
 			s = sent{fmt.Sprintf("ack%v", show(ls...)), ack(show(ls...)...), func() string { return w.ack(ls) }, always}
 		case kind < 64:
 			l, in, strict := someLease(), tens(9), rng.IntN(3) == 0
-			cost, most := []script.Cost{script.Attempt, script.Deferral}[rng.IntN(2)], rng.IntN(4)
+			cost, most := []script.Cost{script.Attempt, script.Deferral, script.Nothing}[rng.IntN(3)], rng.IntN(4)
 			s = sent{
 				fmt.Sprintf("nack(%v, %d, %s, %d, %v)", l, in, cost, most, strict),
 				nack(show(l)[0], in, cost, most, strict), func() string { return w.nack(l, in, cost, most, strict) }, always,

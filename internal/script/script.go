@@ -58,6 +58,8 @@ type Entry struct {
 	Body    string
 	Lock    string        // "" for none
 	MaxWait time.Duration // 0 for no limit
+	// Deferrals counts the held locks that the request has met before Schedule.
+	Deferrals int
 }
 
 var push = compile("push")
@@ -87,7 +89,7 @@ var (
 
 // Schedule accepts a request that is due at a time.
 func (q *Queue) Schedule(ctx context.Context, e Entry, due Due) (Code, time.Time, error) {
-	return dated(schedule.Run(ctx, q.rdb, q.keys.All(), e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due)))
+	return dated(schedule.Run(ctx, q.rdb, q.keys.All(), e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due), e.Deferrals))
 }
 
 // ParkNew accepts a request in line for its lock, with a probe at due at the
@@ -203,6 +205,7 @@ type Cost string
 const (
 	Attempt  Cost = "attempt"
 	Deferral Cost = "deferral"
+	Nothing  Cost = "nothing"
 )
 
 var nack = compile("nack")

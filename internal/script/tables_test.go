@@ -42,6 +42,8 @@ func entry(text string) script.Entry {
 	for _, o := range f[1:] {
 		if w, ok := strings.CutPrefix(o, "wait="); ok {
 			e.MaxWait = seconds(int(number(w)))
+		} else if n, ok := strings.CutPrefix(o, "dfr="); ok {
+			e.Deferrals = int(number(n))
 		} else {
 			e.Lock = o
 		}
@@ -240,6 +242,7 @@ func TestScripts(t *testing.T) {
 		"schedule": {
 			{"new head", "9 d@60", schedule("1 A wait=90", 30), "1", "9 d@60; 1 d@30 A#0 wait=90; wake", "2"},
 			{"not the head", "9 d@10", schedule("1", 30), "1", "9 d@10; 1 d@30", "2"},
+			{"after a conflict", "9 d@10", schedule("1 dfr=1", 30), "1", "9 d@10; 1 d@30 n=0/0/1", "2"},
 			{"not before a probe", "9 p A#1; seq 1; probe A@10", schedule("1", 30), "1", "9 p A#1; seq 1; probe A@10; 1 d@30", "2"},
 			{"known", "1 r; ready 1", schedule("1", 30), "2", "=", "2"},
 			{"finished", "gone 1@10", schedule("1", 30), "2", "=", "2"},
@@ -341,6 +344,7 @@ func TestScripts(t *testing.T) {
 			{"failed", "1 l@30 tok=f:1 n=1/0/0", nack("1 f:1", 20, script.Attempt, 5, false), "1", "1 d@20 tok=f:1 n=1/1/0 note=boom; wake", "2"},
 			{"not the head", "2 d@10; 1 l@30 tok=f:1 n=1/0/0", nack("1 f:1", 20, script.Attempt, 0, false), "1", "2 d@10; 1 d@20 tok=f:1 n=1/1/0 note=boom", "2"},
 			{"deferral", "1 l@30 tok=f:1 n=1/0/4", nack("1 f:1", 20, script.Deferral, 5, false), "1", "1 d@20 tok=f:1 n=1/0/5 note=boom; wake", "2"},
+			{"costs nothing", "1 l@30 tok=f:1 n=1/2/4", nack("1 f:1", 20, script.Nothing, 1, false), "1", "1 d@20 tok=f:1 n=1/2/4 note=boom; wake", "2"},
 			{"steps out", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2; probe A@10; seq 2", nack("1 f:1", 20, script.Attempt, 0, false), "1", "1 d@20 A#1 tok=f:1 n=0/1/0 note=boom; 2 r A#2; held A=2; ready 2; seq 2; wake", "2"},
 			{"strict", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2; probe A@10; seq 2", nack("1 f:1", 20, script.Attempt, 0, true), "1", "1 d@20 A#1 tok=f:1 n=0/1/0 note=boom; 2 p A#2; probe A@10; held A=1; seq 2", "2"},
 			{"last attempt", "1 l@30 A#1 tok=f:1 n=5/4/0; held A=1; 2 p A#2; probe A@10; seq 2", nack("1 f:1", 20, script.Attempt, 5, true), "3 buried 1: attempts: boom", "1 x@0 A#1 tok=f:1 n=5/5/0 note=attempts:_boom; 2 r A#2; held A=2; ready 2; seq 2; wake", "2"},
