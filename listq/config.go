@@ -24,9 +24,9 @@ type Config struct {
 	// MaxDead is how many dead requests are kept, the newest. Defaults to
 	// 10,000; negative: no limit.
 	MaxDead int
-	// MaxDeliveries is how often a request may be claimed before the end of its
-	// lease makes it dead: the cap on requests that kill their workers. Defaults
-	// to 20; negative: no limit.
+	// MaxDeliveries is how many claims of a request may end with their leases, and
+	// not with a failure or a conflict, before the request is dead: the cap on
+	// requests that kill their workers. Defaults to 20; negative: no limit.
 	MaxDeliveries int
 	// MaxPayload is the largest payload accepted, in bytes. Defaults to 1 MiB;
 	// negative: no limit but Redis's own.

@@ -2,7 +2,7 @@
 -- requests, say what is next.
 -- KEYS[13] the feeder's last claim
 -- ARGV[1] feeder  ARGV[2] count of its claims  ARGV[3] n  ARGV[4] lease in ms
--- ARGV[5] most deliveries, or 0  ARGV[6] slack of the others' clocks in ms
+-- ARGV[5] most deliveries that end with their leases, or 0  ARGV[6] slack of the others' clocks in ms
 -- ARGV[7] most dead, or 0  ARGV[8] most ms that the dead are kept, or 0 (looked
 -- at by every sixteenth claim, which also sweeps gone)
 -- ARGV[9] ms after which a probe that nobody answered is due again
@@ -95,7 +95,8 @@ for i = #late, 1, -1 do
   local s = get(id)
   if s and s.place == 'l' then
     s.token = ''
-    if most > 0 and s.deliveries >= most then
+    -- claims that ended in neither a failure nor a conflict: their workers died
+    if most > 0 and s.deliveries - s.attempts - s.deferrals >= most then
       bury(id, s, 'crash loop')
       leave(id, s)
     else

@@ -273,7 +273,7 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 	}
 	for _, id := range back {
 		r := w.reqs[id]
-		if f.MaxDeliveries > 0 && r.del >= f.MaxDeliveries {
+		if f.MaxDeliveries > 0 && r.del-r.att-r.dfr >= f.MaxDeliveries {
 			w.die(id, r, "crash loop", &buried)
 			w.leave(id, r, &buried)
 			continue
@@ -449,6 +449,9 @@ func (w *world) nack(l script.Lease, in int, cost script.Cost, most int, strict 
 		if r.dfr++; most > 0 && r.dfr > most {
 			why = "deferrals"
 		}
+	}
+	if cost == script.Nothing {
+		r.del--
 	}
 	if why != "" {
 		w.die(l.ID, r, why, &buried)

@@ -17,6 +17,8 @@ if ARGV[4] == 'attempt' then
 elseif ARGV[4] == 'deferral' then
   s.deferrals = s.deferrals + 1
   if most > 0 and s.deferrals > most then why = 'deferrals' end
+else
+  s.deliveries = s.deliveries - 1
 end
 if why then
   bury(id, s, why)
