@@ -34,6 +34,16 @@ type Config struct {
 	// Hooks are called as locks are acquired, extended, released and lost.
 	Hooks Hooks
 
+	// LapseDelay is how long a lock stays closed after its lease ran out without
+	// a release: time for what its holder had under way to come to its end, for
+	// resources that cannot check a fence. In Redis the lock's key outlives each
+	// lease by so much, so that everybody keeps out, clients of other libraries
+	// too; Inspect and refusals name the old holder and count the delay as part of
+	// its lease. The delay ends early when the holder releases the lock after all,
+	// as Hold does when its function returns. A waiter that died in line costs the
+	// delay on top of the claim lease. At most ten years. Defaults to 0: none.
+	LapseDelay time.Duration
+
 	// Logger receives what no caller can be told: lost subscriptions and failed
 	// clean-ups. Nil discards it. Contention is never logged.
 	Logger *slog.Logger
@@ -77,6 +87,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.TTL = cmp.Or(c.TTL, 30*time.Second).Truncate(time.Millisecond)
 	c.ClaimLease = cmp.Or(c.ClaimLease, time.Second).Truncate(time.Millisecond)
+	c.LapseDelay = c.LapseDelay.Truncate(time.Millisecond)
 	c.FenceMargin = cmp.Or(c.FenceMargin, time.Minute)
 	c.NodeTimeout = cmp.Or(c.NodeTimeout, time.Second)
 	c.TurnSections = cmp.Or(c.TurnSections, 16)
@@ -96,6 +107,8 @@ func (c Config) withDefaults() Config {
 		panic(fmt.Sprintf("lock: Config.TTL %v is not between %v and %v", c.TTL, minTTL, maxTTL))
 	case c.ClaimLease < minTTL || c.ClaimLease > maxTTL:
 		panic(fmt.Sprintf("lock: Config.ClaimLease %v is not between %v and %v", c.ClaimLease, minTTL, maxTTL))
+	case c.LapseDelay < 0 || c.LapseDelay > maxTTL:
+		panic(fmt.Sprintf("lock: Config.LapseDelay %v is not between 0 and %v", c.LapseDelay, maxTTL))
 	case c.FenceMargin < time.Second || c.FenceMargin > maxTTL:
 		panic(fmt.Sprintf("lock: Config.FenceMargin %v is not between 1s and %v", c.FenceMargin, maxTTL))
 	case c.MaxHold < 0:

@@ -63,6 +63,13 @@
 // release wakes the first in line. Where one server with a replica will do, it is
 // simpler and faster.
 //
+// # Handing over
+//
+// [Lock.Disown] ends a section and leaves the lock held; whoever is given its
+// token goes on with [Locker.Adopt], under the same fence. [Locker.TryAcquireAll]
+// takes several locks or none. Config.LapseDelay keeps a lock closed for a while
+// after its holder was lost, for resources that cannot check a fence.
+//
 // # In Redis
 //
 // A lock's key is Config.Prefix and its name: a string that expires, as other

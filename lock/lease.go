@@ -107,7 +107,9 @@ func (ls *lease) lapse(cause error) {
 	if lk != nil {
 		lk.lose(cause)
 	}
-	ls.l.giveBack(ls) // a courtesy: it may still be ours in Redis
+	if ls.l.cfg.LapseDelay == 0 {
+		ls.l.giveBack(ls) // a courtesy: it may still be ours in Redis
+	} // else it stays closed until the holder releases it, or the delay is over
 	if ls.tk != nil {
 		ls.tk.slot.ended(ls.tk)
 	}

@@ -17,10 +17,11 @@ type Lock struct {
 	began time.Time
 
 	// Guarded by Locker.mu.
-	cause   error                   // why it was lost; nil: it was not
-	expires time.Time               // once the section is over
-	ctx     context.Context         // of Hold
-	cancel  context.CancelCauseFunc // of Hold
+	cause    error                   // why it was lost; nil: it was not
+	expires  time.Time               // once the section is over
+	ctx      context.Context         // of Hold
+	cancel   context.CancelCauseFunc // of Hold
+	disowned bool                    // another may hold it now
 
 	releasing sync.Mutex // held during Release; guards the fields below
 	released  bool
@@ -30,14 +31,6 @@ type Lock struct {
 
 // Name returns the lock's name, as it was given to the acquiring call.
 func (lk *Lock) Name() string { return lk.name }
-
-// Token returns the secret that proves to Redis who holds the lock. Sections
-// that got the lock from another goroutine of this process share a token with
-// it. Do not log it.
-func (lk *Lock) Token() string {
-	token, _ := splitValue(lk.ls.value)
-	return token
-}
 
 // Fence returns the fencing token: a number that is larger for each later holder
 // of the lock. It never changes. See the package comment for what it is good
@@ -168,7 +161,14 @@ func (lk *Lock) Release(ctx context.Context) error {
 		if ls.tk != nil {
 			ls.tk.slot.state = releasing
 		}
+	} else if lk.disowned {
+		lk.released = true
+		l.unlock()
+		return nil
 	} else if lk.cause != nil {
+		if l.cfg.LapseDelay > 0 {
+			l.giveBack(ls) // its holder has come to an end after all
+		}
 		lk.released, lk.outcome = true, lk.notHeld("release")
 		l.unlock()
 		return lk.outcome

@@ -58,7 +58,7 @@ type Locker struct {
 // out of range.
 func New(rdb redis.UniversalClient, cfg Config) *Locker {
 	l := newLocker([]redis.UniversalClient{rdb}, cfg)
-	l.node = newSingle(rdb, &aloneScripts)
+	l.node = newSingle(rdb, &aloneScripts, l.cfg.LapseDelay)
 	return l
 }
 

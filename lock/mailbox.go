@@ -223,6 +223,7 @@ func (m *mailbox) message(payload string) {
 		return
 	}
 	g.received = time.Now()
+	g.lease -= l.cfg.LapseDelay
 	l.mu.Lock()
 	defer l.unlock()
 	ls := l.live[g.value]

@@ -11,9 +11,10 @@ local clock = now -- what fences are minted from
 local function text(n) return string.format('%.0f', n) end
 
 -- mint: reserve k fences; the last of them. Before any write to the lock.
-local function mint(k, margin)
-  local n = math.max((tonumber(redis.call('GET', KEYS[2]) or 0) or 0) + 1, clock) + k - 1
-  redis.call('SET', KEYS[2], text(n), 'PXAT', text(math.floor(n / 1000) + margin))
+local function mint(k, margin, key)
+  key = key or KEYS[2]
+  local n = math.max((tonumber(redis.call('GET', key) or 0) or 0) + 1, clock) + k - 1
+  redis.call('SET', key, text(n), 'PXAT', text(math.floor(n / 1000) + margin))
   return n
 end
 

@@ -40,7 +40,7 @@ func NewQuorum(clients []redis.UniversalClient, cfg Config) *Locker {
 	q := &quorum{l: l, majority: len(clients)/2 + 1, lanes: make(map[laneID]chan struct{}), open: make([]int, len(clients))}
 	var pools []rsredis.Pool
 	for i, rdb := range clients {
-		q.nodes = append(q.nodes, newSingle(rdb, &quorumScripts))
+		q.nodes = append(q.nodes, newSingle(rdb, &quorumScripts, l.cfg.LapseDelay))
 		pools = append(pools, pool(i))
 	}
 	q.redsync = redsync.New(pools...)
@@ -239,12 +239,12 @@ func (q *quorum) extend(ctx context.Context, k *keys, a *extendArgs) (bool, erro
 		},
 	})) // the votes say more
 	r.begin()
-	return q.agreed(r.votes(), isTrue)
+	return q.agreed(r.votes())
 }
 
 // agreed is what a majority says, or an error if it says nothing.
-func (q *quorum) agreed(votes []vote[bool], yes func(bool) bool) (bool, error) {
-	ok, not := count(votes, yes)
+func (q *quorum) agreed(votes []vote[bool]) (bool, error) {
+	ok, not := count(votes, isTrue)
 	switch {
 	case ok >= q.majority:
 		return true, nil
@@ -275,15 +275,30 @@ func (q *quorum) extendAll(ctx context.Context, batch []extendItem) {
 	}
 	votes := r.until(timeout, func(votes []vote[[]extendItem]) bool {
 		for i := range batch {
-			if _, err := q.agreed(item(votes, i), isTrue); err != nil {
+			if _, err := q.agreed(item(votes, i)); err != nil {
 				return false
 			}
 		}
 		return true
 	})
 	for i := range batch {
-		batch[i].held, batch[i].err = q.agreed(item(votes, i), isTrue)
+		batch[i].held, batch[i].err = q.agreed(item(votes, i))
 	}
+}
+
+func (q *quorum) adopt(ctx context.Context, k *keys, a *adoptArgs) (bool, error) {
+	r := newRound(q, a.value, func(i int) (bool, error) { return q.nodes[i].adopt(ctx, k, a) })
+	votes := r.until(q.timeout(a.lease), func(votes []vote[bool]) bool {
+		_, err := q.agreed(votes)
+		return err == nil
+	})
+	ok, err := q.agreed(votes)
+	if err == nil && !ok { // a minority may have agreed
+		newRound(q, a.value, func(i int) (struct{}, error) {
+			return struct{}{}, q.nodes[i].discard(ctx, k, a.value)
+		}).begin()
+	}
+	return ok, err
 }
 
 func (q *quorum) revoke(ctx context.Context, k *keys, margin time.Duration) (bool, error) {

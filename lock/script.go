@@ -30,6 +30,11 @@ var (
 	//go:embed inspect.lua
 	inspectLua string
 
+	//go:embed adopt.lua
+	adoptLua string
+	//go:embed acquireall.lua
+	acquireAllLua string
+
 	//go:embed quorum.lua
 	quorumLua string
 	//go:embed vote.lua
@@ -44,8 +49,11 @@ var (
 	extendScript  = newScript(1, extendLua)
 	lookScript    = newScript(2, lookLua)
 	inspectScript = newScript(4, inspectLua)
+	adoptScript   = newScript(2, adoptLua)
 	raiseScript   = newScript(2, raiseLua)
 	discardScript = newScript(1, discardLua)
+
+	acquireAllScript = newScript(2, preludeLua, acquireAllLua) // for one lock
 )
 
 // scripts are those that differ between a node of its own and one of a quorum.
@@ -87,6 +95,7 @@ func newScript(numKeys int, parts ...string) *script {
 // quorum of several.
 type node interface {
 	acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireReply, error)
+	adopt(ctx context.Context, k *keys, a *adoptArgs) (bool, error)
 	extend(ctx context.Context, k *keys, a *extendArgs) (held bool, err error)
 	extendAll(ctx context.Context, batch []extendItem) // sets held and err of each
 	release(ctx context.Context, k *keys, a *releaseArgs) (releaseReply, error)
@@ -101,11 +110,12 @@ type single struct {
 	rdb     redis.UniversalClient
 	sharded bool // several servers behind it
 	scripts *scripts
+	delay   time.Duration // by which a key outlives the lease
 }
 
-func newSingle(rdb redis.UniversalClient, s *scripts) *single {
+func newSingle(rdb redis.UniversalClient, s *scripts, delay time.Duration) *single {
 	_, one := rdb.(*redis.Client)
-	return &single{rdb: rdb, sharded: !one, scripts: s}
+	return &single{rdb: rdb, sharded: !one, scripts: s, delay: delay}
 }
 
 // run runs a script; args has room for the three arguments in front of the keys.
@@ -149,7 +159,7 @@ type acquireReply struct {
 }
 
 func (n *single) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireReply, error) {
-	a.leaseMS, a.claimMS, a.marginMS = a.lease.Milliseconds(), a.claim.Milliseconds(), a.margin.Milliseconds()
+	a.leaseMS, a.claimMS, a.marginMS = (a.lease + n.delay).Milliseconds(), a.claim.Milliseconds(), a.margin.Milliseconds()
 	a.argv = [13]any{
 		3: &k.lock, 4: &k.fence, 5: &k.line, 6: &k.parked,
 		7: &a.value, 8: &a.leaseMS, 9: &a.block, 10: &a.marginMS, 11: &a.entry, 12: &a.claimMS,
@@ -186,7 +196,7 @@ type extendArgs struct {
 }
 
 func (n *single) extend(ctx context.Context, k *keys, a *extendArgs) (bool, error) {
-	a.fill(k)
+	a.fill(k, n.delay)
 	held, err := ints("extend", 1)(n.run(ctx, extendScript, a.argv[:]))
 	return err == nil && held[0] == 1, err
 }
@@ -212,8 +222,8 @@ func ints(op string, want int) func(any, error) ([]int64, error) {
 	}
 }
 
-func (a *extendArgs) fill(k *keys) {
-	a.leaseMS = a.lease.Milliseconds()
+func (a *extendArgs) fill(k *keys, delay time.Duration) {
+	a.leaseMS = (a.lease + delay).Milliseconds()
 	a.argv = [6]any{3: &k.lock, 4: &a.value, 5: &a.leaseMS}
 }
 
@@ -239,7 +249,7 @@ func (n *single) extendAll(ctx context.Context, batch []extendItem) {
 	}
 	for i := range batch {
 		a := &batch[i].args
-		a.leaseMS = a.lease.Milliseconds()
+		a.leaseMS = (a.lease + n.delay).Milliseconds()
 		args = append(args, &a.value, &a.leaseMS)
 	}
 	s := *extendScript
@@ -256,7 +266,7 @@ func (n *single) extendEach(ctx context.Context, batch []extendItem) {
 	cmds := make([]redis.Cmder, len(batch))
 	for i := range batch {
 		it := &batch[i]
-		it.args.fill(&it.keys)
+		it.args.fill(&it.keys, n.delay)
 		a := it.args.argv[:]
 		a[0], a[1], a[2] = "evalsha", extendScript.sha, extendScript.numKeys
 		cmds[i] = redis.NewCmd(ctx, a...)
@@ -358,6 +368,63 @@ func (n *single) look(ctx context.Context, k *keys, queue string, floor time.Dur
 		r.value, _ = f[1].(string)
 	}
 	return r, nil
+}
+
+type adoptArgs struct {
+	from  string // the token to take over from
+	fence int64  // its fence
+	value string
+	lease time.Duration
+}
+
+func (n *single) adopt(ctx context.Context, k *keys, a *adoptArgs) (bool, error) {
+	v, err := n.run(ctx, adoptScript, []any{3: k.lock, 4: k.fence, 5: a.from, 6: a.fence, 7: a.value, 8: (a.lease + n.delay).Milliseconds()})
+	return v == int64(1), err
+}
+
+type acquireAllArgs struct {
+	keys   []*keys
+	values []string
+	lease  time.Duration
+	margin time.Duration
+}
+
+type acquireAllReply struct {
+	fences  []int64 // granted; nil: refused
+	refused int     // which one
+	left    time.Duration
+	holder  string
+}
+
+func (n *single) acquireAll(ctx context.Context, a *acquireAllArgs) (acquireAllReply, error) {
+	args := make([]any, 3, 5+3*len(a.keys))
+	for _, k := range a.keys {
+		args = append(args, k.lock, k.fence)
+	}
+	args = append(args, (a.lease + n.delay).Milliseconds(), a.margin.Milliseconds())
+	for _, v := range a.values {
+		args = append(args, v)
+	}
+	s := *acquireAllScript
+	s.numKeys = strconv.Itoa(2 * len(a.keys))
+	v, err := n.run(ctx, &s, args)
+	if err != nil {
+		return acquireAllReply{}, err
+	}
+	if f, ok := v.([]any); ok && len(f) == 4 && f[0] == int64(0) {
+		i, _ := f[1].(int64)
+		left, _ := f[2].(int64)
+		holder, _ := f[3].(string)
+		if i < 1 || int(i) > len(a.keys) {
+			return acquireAllReply{}, errReply("acquireall", v)
+		}
+		return acquireAllReply{refused: int(i) - 1, left: ms(left), holder: holder}, nil
+	}
+	fences, err := ints("acquireall", 1+len(a.keys))(v, nil)
+	if err != nil {
+		return acquireAllReply{}, err
+	}
+	return acquireAllReply{fences: fences[1:]}, nil
 }
 
 // raise lifts the fence, and reports whether the lock is still ours.

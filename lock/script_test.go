@@ -34,7 +34,7 @@ func newBed(t *testing.T, rdb *redis.Client) *bed {
 		}
 	}()
 	t.Cleanup(func() { sub.Close() })
-	return &bed{t: t, rdb: rdb, n: newSingle(rdb, &aloneScripts), k: keysOf("", "x")}
+	return &bed{t: t, rdb: rdb, n: newSingle(rdb, &aloneScripts, 0), k: keysOf("", "x")}
 }
 
 func (b *bed) acquire(value, entry string, block int64) acquireReply {
@@ -254,7 +254,7 @@ func TestScriptsAgainstModel(t *testing.T) {
 func TestScriptHeaders(t *testing.T) {
 	for name, src := range map[string]string{
 		"acquire": acquireLua, "release": releaseLua, "revoke": revokeLua, "look": lookLua, "inspect": inspectLua,
-		"vote": voteLua, "raise": raiseLua, "discard": discardLua,
+		"vote": voteLua, "raise": raiseLua, "discard": discardLua, "adopt": adoptLua,
 	} {
 		var head, body strings.Builder
 		for line := range strings.Lines(src) {

@@ -138,7 +138,7 @@ func (s *slot) acquire() *call {
 	claim := s.l.cfg.claim(ttl)
 	if tk.entry == "" {
 		if m := s.listening(); m != nil {
-			tk.entry = entryOf(claim, tk.block, m.channel, tk.value)
+			tk.entry = entryOf(claim+s.l.cfg.LapseDelay, tk.block, m.channel, tk.value)
 		}
 	}
 	return &call{tk: tk, args: acquireArgs{

@@ -2,14 +2,17 @@ package lock
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
-// try is one TryAcquire: the lock it may become, and the call for it.
+// try is one TryAcquire or Adopt, or a part of a TryAcquireAll: the lock it may
+// become, and the call for it.
 type try struct {
 	lock  Lock
 	lease lease
 	args  acquireArgs
+	adopt *adoptArgs // instead of args, if set
 	reply acquireReply
 	err   error
 	done  chan struct{} // nil: the caller makes the call itself
@@ -35,20 +38,24 @@ func (l *Locker) TryAcquire(ctx context.Context, name string, opts ...Option) (*
 	if err != nil {
 		return nil, err
 	}
-	t := &try{}
-	t.lock.ls, t.lock.name = &t.lease, name
-	t.lease.l, t.lease.keys, t.lease.ttl, t.lease.watch.index = l, keysOf(l.cfg.Prefix, name), s.ttl, -1
+	return l.try(ctx, name, s, nil)
+}
+
+// try makes one call that takes the lock or does not. prepare may change it.
+func (l *Locker) try(ctx context.Context, name string, s settings, prepare func(*try)) (*Lock, error) {
 	if ctx.Err() != nil {
-		return nil, cutOff(ctx, "acquire", &t.lease.keys)
+		k := keysOf(l.cfg.Prefix, name)
+		return nil, cutOff(ctx, "acquire", &k)
 	}
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
 		return nil, ErrClosed
 	}
-	t.lease.value = l.newValue(s.owner)
-	l.live[t.lease.value] = &t.lease
-	t.args = acquireArgs{value: t.lease.value, lease: s.ttl, block: 1, margin: l.cfg.FenceMargin}
+	t := l.newTry(name, s)
+	if prepare != nil {
+		prepare(t)
+	}
 	began := time.Now()
 	if ctx.Done() == nil {
 		l.mu.Unlock()
@@ -65,11 +72,26 @@ func (l *Locker) TryAcquire(ctx context.Context, name string, opts ...Option) (*
 	return t.result(ctx, began)
 }
 
+// newTry returns a try with a new token. Call with mu held.
+func (l *Locker) newTry(name string, s settings) *try {
+	t := &try{}
+	t.lock.ls, t.lock.name = &t.lease, name
+	t.lease.l, t.lease.keys, t.lease.ttl, t.lease.watch.index = l, keysOf(l.cfg.Prefix, name), s.ttl, -1
+	t.lease.value = l.newValue(s.owner)
+	l.live[t.lease.value] = &t.lease
+	t.args = acquireArgs{value: t.lease.value, lease: s.ttl, block: 1, margin: l.cfg.FenceMargin}
+	return t
+}
+
 // call asks Redis.
 func (t *try) call(ctx context.Context) {
 	ls := &t.lease
 	ls.since = time.Now()
-	t.reply, t.err = ls.l.node.acquire(ctx, &ls.keys, &t.args)
+	if t.adopt != nil {
+		t.reply, t.err = t.adopt.call(ctx, ls.l.node, &ls.keys)
+	} else {
+		t.reply, t.err = ls.l.node.acquire(ctx, &ls.keys, &t.args)
+	}
 	ls.l.mu.Lock()
 	t.answered = true
 	if t.abandoned {
@@ -99,14 +121,17 @@ func (t *try) result(ctx context.Context, began time.Time) (*Lock, error) {
 	defer l.unlock()
 	if !t.answered {
 		t.abandoned = true
-		return nil, cutOff(ctx, "acquire", &ls.keys)
+		return nil, cutOff(ctx, t.op(), &ls.keys)
 	}
 	switch {
 	case t.err != nil:
 		t.clean()
-		return nil, unavailable("acquire", ls.keys.lock, t.err)
+		return nil, unavailable(t.op(), ls.keys.lock, t.err)
 	case !t.reply.granted:
 		t.clean()
+		if t.adopt != nil {
+			return nil, fmt.Errorf("lock: adopt %q: %w", ls.keys.lock, ErrNotHeld)
+		}
 		_, owner := splitValue(t.reply.holder)
 		held := &LockedError{Key: ls.keys.lock, Owner: owner, RetryAfter: max(t.reply.left, 0)}
 		l.hookRefused(ctx, held, began)
@@ -116,16 +141,23 @@ func (t *try) result(ctx context.Context, began time.Time) (*Lock, error) {
 		return nil, held
 	case ctx.Err() != nil:
 		t.clean()
-		return nil, cutOff(ctx, "acquire", &ls.keys)
+		return nil, cutOff(ctx, t.op(), &ls.keys)
 	}
 	ls.granted, ls.deadline = ls.ttl, validUntil(ls.since, ls.ttl)
 	if past(ls.deadline) {
 		t.clean()
-		return nil, &UnavailableError{Op: "acquire", Key: ls.keys.lock, Sent: true, Err: errLate}
+		return nil, &UnavailableError{Op: t.op(), Key: ls.keys.lock, Sent: true, Err: errLate}
 	}
 	t.lock.fence, t.lock.began, ls.cur = t.reply.fence, time.Now(), &t.lock
 	l.hookAcquired(ctx, &t.lock, began)
 	return &t.lock, nil
+}
+
+func (t *try) op() string {
+	if t.adopt != nil {
+		return "adopt"
+	}
+	return "acquire"
 }
 
 func (l *Locker) hookAcquired(ctx context.Context, lk *Lock, began time.Time) {
