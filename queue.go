@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -275,4 +276,69 @@ func (q *Queue) Revive(ctx context.Context, id string) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// QueueStats is how many requests of a queue are where, over all partitions.
+type QueueStats = listq.Stats
+
+// Info is what a queue knows of a request.
+type Info = listq.Info
+
+// Death is the death of a request.
+type Death = listq.Death
+
+// Stats counts the queue's requests by where they are, in one round trip per
+// partition.
+func (q *Queue) Stats(ctx context.Context) (QueueStats, error) {
+	var all QueueStats
+	for _, p := range q.parts {
+		s, err := p.list.Stats(ctx)
+		if err != nil {
+			return QueueStats{}, stored(ctx, err)
+		}
+		all.Ready += s.Ready
+		all.Delayed += s.Delayed
+		all.Parked += s.Parked
+		all.Leased += s.Leased
+		all.Dead += s.Dead
+		if all.Next.IsZero() || !s.Next.IsZero() && s.Next.Before(all.Next) {
+			all.Next = s.Next
+		}
+	}
+	return all, nil
+}
+
+// Get returns what the queue knows of a request, or [ErrUnknown].
+func (q *Queue) Get(ctx context.Context, id string) (Info, error) {
+	err := fmt.Errorf("%w: %q in %q", ErrUnknown, id, q.name)
+	for _, p := range q.parts {
+		var info Info
+		info, err = p.list.Get(ctx, id)
+		if !errors.Is(err, ErrUnknown) {
+			return info, stored(ctx, err)
+		}
+	}
+	return Info{}, err
+}
+
+// Dead returns the requests that died last, the latest first, at most n of each
+// partition, in one round trip per partition. [Queue.Get] tells why.
+func (q *Queue) Dead(ctx context.Context, n int) ([]Death, error) {
+	var all []Death
+	for _, p := range q.parts {
+		dead, err := p.list.Dead(ctx, n)
+		if err != nil {
+			return nil, stored(ctx, err)
+		}
+		all = append(all, dead...)
+	}
+	slices.SortStableFunc(all, func(a, b Death) int { return b.Time.Compare(a.Time) })
+	return all, nil
+}
+
+// Line returns the ids of the first n requests that stand in line for a lock, the
+// next to run first.
+func (q *Queue) Line(ctx context.Context, key string, n int) ([]string, error) {
+	ids, err := q.part(&listq.Request{Lock: key}).delay.Line(ctx, key, n)
+	return ids, stored(ctx, err)
 }
