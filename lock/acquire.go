@@ -62,7 +62,7 @@ func (l *Locker) acquire(ctx context.Context, name string, b Backoff, plain bool
 	c := s.want(w)
 	inline := c != nil && ctx.Done() == nil
 	if c != nil && !inline {
-		l.spawn(func() { c.run(context.WithoutCancel(ctx)) })
+		l.spawn(func() { c.run(detached(ctx)) })
 	}
 	l.unlock()
 	if inline {

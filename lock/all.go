@@ -51,7 +51,7 @@ func (l *Locker) TryAcquireAll(ctx context.Context, names ...string) ([]*Lock, e
 	}
 	began := time.Now()
 	done := make(chan struct{})
-	l.spawn(func() { all.call(context.WithoutCancel(ctx), l); close(done) })
+	l.spawn(func() { all.call(detached(ctx), l); close(done) })
 	l.mu.Unlock()
 	select {
 	case <-done:

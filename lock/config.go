@@ -189,6 +189,13 @@ func (l *Locker) settings(name string, opts []Option) (settings, error) {
 	if err := l.checkName(name); err != nil {
 		return s, err
 	}
+	if len(opts) == 0 {
+		return s, nil
+	}
+	return s.with(opts)
+}
+
+func (s settings) with(opts []Option) (settings, error) {
 	for _, o := range opts {
 		if o == nil {
 			return s, fmt.Errorf("%w: option is nil", ErrInvalid)

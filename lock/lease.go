@@ -126,6 +126,6 @@ func (lk *Lock) lose(cause error) {
 	}
 	if hook := lk.ls.l.cfg.Hooks.Lost; hook != nil {
 		e := LostEvent{Key: lk.ls.keys.lock, Fence: lk.fence, Held: time.Since(lk.began), Err: cause}
-		lk.ls.l.post = append(lk.ls.l.post, func() { hook(context.WithoutCancel(ctx), e) })
+		lk.ls.l.post = append(lk.ls.l.post, func() { hook(detached(ctx), e) })
 	}
 }

@@ -176,7 +176,7 @@ func (lk *Lock) Release(ctx context.Context) error {
 		covered = !past(lk.expires) // an earlier Release got no answer
 	}
 	d := &departure{ls: ls, done: make(chan struct{})}
-	l.spawn(func() { d.run(context.WithoutCancel(ctx)) })
+	l.spawn(func() { d.run(detached(ctx)) })
 	l.unlock()
 
 	timer, _ := l.timers.Get().(*time.Timer)
@@ -234,7 +234,7 @@ func (d *departure) run(ctx context.Context) {
 func (lk *Lock) hookReleased(ctx context.Context) {
 	if hook := lk.ls.l.cfg.Hooks.Released; hook != nil {
 		e := ReleasedEvent{Key: lk.ls.keys.lock, Fence: lk.fence, Held: time.Since(lk.began)}
-		lk.ls.l.post = append(lk.ls.l.post, func() { hook(context.WithoutCancel(ctx), e) })
+		lk.ls.l.post = append(lk.ls.l.post, func() { hook(detached(ctx), e) })
 	}
 }
 

@@ -319,6 +319,14 @@ func (l *Locker) keysFor(name string) (keys, error) {
 	return keysOf(l.cfg.Prefix, name), nil
 }
 
+// detached is ctx without its end.
+func detached(ctx context.Context) context.Context {
+	if ctx.Done() == nil {
+		return ctx
+	}
+	return context.WithoutCancel(ctx)
+}
+
 // ask runs do, which sends one command, and returns when it has ended or when
 // ctx has, whichever is first: go-redis by default looks at neither the deadline
 // nor the end of a context while it waits for a reply. After an error do may
@@ -335,7 +343,7 @@ func (l *Locker) ask(ctx context.Context, op string, k *keys, do func(context.Co
 	}
 	done := make(chan error, 1)
 	l.mu.Lock()
-	l.spawn(func() { done <- do(context.WithoutCancel(ctx)) })
+	l.spawn(func() { done <- do(detached(ctx)) })
 	l.unlock()
 	select {
 	case err := <-done:

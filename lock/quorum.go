@@ -255,10 +255,13 @@ func (q *quorum) agreed(votes []vote[bool]) (bool, error) {
 }
 
 func (q *quorum) extendAll(ctx context.Context, batch []extendItem) {
+	copies := make([][]extendItem, len(q.nodes)) // some nodes may still be at it when this returns
+	for i := range copies {
+		copies[i] = slices.Clone(batch)
+	}
 	r := newRound(q, "", func(i int) ([]extendItem, error) {
-		mine := slices.Clone(batch)
-		q.nodes[i].extendAll(ctx, mine)
-		return mine, nil
+		q.nodes[i].extendAll(ctx, copies[i])
+		return copies[i], nil
 	})
 	item := func(votes []vote[[]extendItem], i int) []vote[bool] {
 		out := make([]vote[bool], len(votes))

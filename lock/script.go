@@ -122,10 +122,9 @@ func newSingle(rdb redis.UniversalClient, s *scripts, delay time.Duration) *sing
 func (n *single) run(ctx context.Context, s *script, args []any) (any, error) {
 	args[0], args[1], args[2] = "evalsha", s.sha, s.numKeys
 	cmd := redis.NewCmd(ctx, args...)
-	_ = n.rdb.Process(ctx, cmd) // cmd has the error
-	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+	if err := n.rdb.Process(ctx, cmd); err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
 		cmd = n.eval(ctx, s, args)
-		_ = n.rdb.Process(ctx, cmd)
+		_ = n.rdb.Process(ctx, cmd) // cmd has the error
 	}
 	return cmd.Result()
 }

@@ -24,7 +24,8 @@ type slot struct {
 
 	state state
 	fifo  []*waiter
-	tk    *ticket // nil in state none
+	room  [1]*waiter // for the first of them
+	tk    *ticket    // nil in state none
 	mail  *mailbox
 	timer *time.Timer // in line: when to ask again
 
@@ -97,6 +98,7 @@ func (l *Locker) slotFor(id slotID) *slot {
 	s := l.slots[id]
 	if s == nil {
 		s = &slot{l: l, id: id, keys: keysOf(l.cfg.Prefix, id.name)}
+		s.fifo = s.room[:0]
 		l.slots[id] = s
 	}
 	return s

@@ -62,7 +62,7 @@ func (l *Locker) try(ctx context.Context, name string, s settings, prepare func(
 		t.call(ctx)
 	} else {
 		t.done = make(chan struct{})
-		l.spawn(func() { t.call(context.WithoutCancel(ctx)); close(t.done) })
+		l.spawn(func() { t.call(detached(ctx)); close(t.done) })
 		l.mu.Unlock()
 		select {
 		case <-t.done:
