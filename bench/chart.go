@@ -30,18 +30,47 @@ var charts = []chart{
 	{"bench-defer.svg", "400 requests on one lock: makespan over ideal", "defer/one-lock", "makespan/ideal", false},
 }
 
-// drawAll draws the charts of a report into a folder.
-func drawAll(file, dir string) error {
+// readReport reads what -json wrote.
+func readReport(file string) (report, error) {
+	var rep report
 	if file == "" {
-		return errors.New("-draw needs -json: the report to draw")
+		return rep, errors.New("-json must name the report of an earlier run")
 	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return rep, err
+	}
+	if err := json.Unmarshal(text, &rep); err != nil {
+		return rep, fmt.Errorf("%s: %w", file, err)
+	}
+	return rep, nil
+}
+
+// The tables in performance.md stand between these.
+const tablesBegin, tablesEnd = "<!-- tables -->\n", "<!-- end of tables -->"
+
+// document draws the charts of a report into a folder and puts its tables into
+// the folder's performance.md.
+func document(rep report, dir string) error {
+	file := filepath.Join(dir, "performance.md")
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	var rep report
-	if err := json.Unmarshal(text, &rep); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+	head, rest, ok1 := strings.Cut(string(text), tablesBegin)
+	_, tail, ok2 := strings.Cut(rest, tablesEnd)
+	if !ok1 || !ok2 {
+		return fmt.Errorf("%s has no place for tables", file)
+	}
+	var out strings.Builder
+	out.WriteString(head + tablesBegin)
+	fmt.Fprintf(&out, "Measured on %s.\n\n", rep.Machine)
+	for _, r := range rep.Results {
+		printMarkdown(&out, r)
+	}
+	out.WriteString(tablesEnd + tail)
+	if err := os.WriteFile(file, []byte(out.String()), 0o644); err != nil {
+		return err
 	}
 	for _, c := range charts {
 		i := slices.IndexFunc(rep.Results, func(r result) bool { return r.Scenario == c.scenario })

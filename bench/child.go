@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -87,16 +88,21 @@ func (j job) do() (r childReport) {
 func warm(kit lockKit, name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if s, ok := kit.(*tokenKit); ok {
-		if err := s.seed(ctx, name); err != nil {
-			return err
-		}
-	}
 	var wg sync.WaitGroup
 	var first error
 	var mu sync.Mutex
-	for range 4 {
+	_, ours := kit.(*sidestepKit)
+	for i := range 4 {
+		name := name
+		if !ours { // one of sidestep's goroutines has to wait, to open the subscription
+			name += strconv.Itoa(i)
+		}
 		wg.Go(func() {
+			if s, ok := kit.(*tokenKit); ok {
+				if err := s.seed(ctx, name); err != nil {
+					return // the pop tells
+				}
+			}
 			if err := kit.do(ctx, name, func() { time.Sleep(time.Millisecond) }); err != nil {
 				mu.Lock()
 				first = err

@@ -221,7 +221,8 @@ func cycle(ctx context.Context, e *env, kit lockKit, goroutines, keys int, d tim
 						err = h.unlock(ctx)
 					}
 					if err != nil {
-						failed.Store(&err)
+						failure := err // only this one on the heap
+						failed.Store(&failure)
 						return
 					}
 					now := time.Now()

@@ -5,7 +5,7 @@
 //	go run ./bench -quick                 # everything, coarsely, in under ninety seconds
 //	go run ./bench -scenario lock/hand-off -peer sidestep,redsync
 //	go run ./bench -json results.json     # the raw values of every round as well
-//	go run ./bench -draw docs -json results.json   # charts of what was measured before
+//	go run ./bench -docs docs -json results.json   # docs/performance.md and its charts, of these
 //
 // Peers take turns, several rounds each, in alternating order. Tables show the
 // median of the rounds, with the least and the most in parentheses; rows that
@@ -15,6 +15,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -50,13 +51,18 @@ func run(args []string, stdout, stderr io.Writer) error {
 	quick := flags.Bool("quick", false, "coarsely, in under 90 s")
 	rounds := flags.Int("rounds", 0, "turns of each peer (default 3, or 1 with -quick)")
 	list := flags.Bool("list", false, "list the scenarios and end")
-	draw := flags.String("draw", "", "draw the charts of the -json file into this folder and end")
+	docs := flags.String("docs", "", "put the tables and charts of the -json file into this folder's performance.md, and end")
 	profile := flags.String("cpuprofile", "", "write a CPU profile of this process to this file")
+	allocs := flags.String("memprofile", "", "write every allocation of this process to this file (and run slower)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *draw != "" {
-		return drawAll(*file, *draw)
+	if *docs != "" {
+		rep, err := readReport(*file)
+		if err != nil {
+			return err
+		}
+		return document(rep, *docs)
 	}
 	all := scenarios()
 	if *list {
@@ -89,6 +95,15 @@ func run(args []string, stdout, stderr io.Writer) error {
 		defer pprof.StopCPUProfile()
 	}
 
+	if *allocs != "" {
+		runtime.MemProfileRate = 1
+		defer func() {
+			if err := writeAllocs(*allocs); err != nil {
+				fmt.Fprintln(stderr, "bench:", err)
+			}
+		}()
+	}
+
 	rep := report{Quick: *quick, Machine: fmt.Sprintf("%d cores (%s), %s, Redis %s over loopback TCP, %s",
 		runtime.NumCPU(), pinned, runtime.Version(), srv.version(), time.Now().Format("2 January 2006"))}
 	fmt.Fprintln(stdout, rep.Machine)
@@ -118,6 +133,14 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	return os.WriteFile(*file, append(text, '\n'), 0o644)
+}
+
+func writeAllocs(file string) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
 // matches tells whether a name contains one of the parts; all do if there are none.

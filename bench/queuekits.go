@@ -397,7 +397,7 @@ local us = t[1] * 1000000 + t[2]
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', math.floor(us / 1000), 'LIMIT', 0, 128)
 if #due > 0 then redis.call('ZREM', KEYS[1], unpack(due)) end
 local head = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
-return {due, head and head * 1000 - us or -1}`)
+return {due, head and math.max(head * 1000 - us, 0) or -1}`)
 
 func (k *timerKit) consume(ctx context.Context, workers int, handle func([]byte)) error {
 	bodies := make(chan string, 128)

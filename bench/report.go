@@ -97,6 +97,43 @@ func printResult(w io.Writer, r result) {
 	}
 }
 
+// printMarkdown prints a scenario's table and claims for a document.
+func printMarkdown(w io.Writer, r result) {
+	fmt.Fprintf(w, "### %s\n\n%s\n\n", r.Title, r.About)
+	head, line := "| |", "| --- |"
+	for _, m := range r.Metrics {
+		head += " " + m.Name + " |"
+		line += " ---: |"
+	}
+	fmt.Fprintln(w, head)
+	fmt.Fprintln(w, line)
+	for _, p := range r.Peers {
+		name := p.Peer
+		switch {
+		case p.Limit:
+			name = "*" + name + "*"
+		case isOurs(name):
+			name = "**" + name + "**"
+		}
+		fmt.Fprintf(w, "| %s |", name)
+		for _, m := range r.Metrics {
+			fmt.Fprintf(w, " %s |", cell(p.Rounds[m.Name]))
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintln(w)
+	for _, t := range r.Targets {
+		verdict := "holds"
+		if !t.Holds {
+			verdict = "**not yet**"
+		}
+		fmt.Fprintf(w, "- %s: %s: %s\n", verdict, t.Text, number(t.Value))
+	}
+	if len(r.Targets) > 0 {
+		fmt.Fprintln(w)
+	}
+}
+
 func printTable(w io.Writer, rows [][]string) {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
