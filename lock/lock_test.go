@@ -18,7 +18,12 @@ import (
 	"github.com/sidestep-go/sidestep/lock"
 )
 
-func TestMain(m *testing.M) { redistest.Main(m) }
+func TestMain(m *testing.M) {
+	if runAsWorker() {
+		return
+	}
+	redistest.Main(m)
+}
 
 // newLocker returns a Locker that is closed when the test ends.
 func newLocker(t testing.TB, rdb redis.UniversalClient, cfg lock.Config) *lock.Locker {

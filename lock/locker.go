@@ -33,6 +33,7 @@ type Locker struct {
 	process     string // part of every token; also names the mailbox
 	sharded     bool   // several servers: a mailbox per lock, in its slot
 	prefixBrace bool
+	fromReceipt bool            // for tests: a grant counts from its receipt, which is wrong
 	ctx         context.Context // ends at Close
 	stop        context.CancelFunc
 	timers      sync.Pool // stopped *time.Timer; not shared by Lockers, which may live in different synctest bubbles

@@ -290,7 +290,7 @@ func (s *slot) judge(g *grant) {
 	if tk.anchored && !s.fifo[0].plain {
 		since := time.Duration(g.server-tk.server) * time.Microsecond
 		deadline := tk.sent.Add(since + g.lease - drift(g.lease+max(since, 0)))
-		if limit := g.received.Add(g.lease); limit.Before(deadline) {
+		if limit := g.received.Add(g.lease); limit.Before(deadline) || s.l.fromReceipt {
 			deadline = limit
 		}
 		if until(deadline) >= g.lease/2 {
