@@ -189,7 +189,10 @@ func TestQuorumWriteBackCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := miniNodes(t, 3)
 		l := newQuorum(t, nodes, lock.Config{})
-		release(t, take(t, l, "x"))
+		for i, rdb := range nodes {
+			rdb.Set(t.Context(), "{warm}:fence", time.Now().Add(time.Hour).UnixMicro()+int64(i), 0) // to be raised
+		}
+		release(t, take(t, l, "warm"))
 		synctest.Wait()
 		var counters []*redistest.Counter
 		for _, rdb := range nodes {
