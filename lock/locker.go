@@ -278,8 +278,9 @@ func (l *Locker) Revoke(ctx context.Context, name string) (bool, error) {
 	return was, nil
 }
 
-// lookFloor is the least lease that a registration reckons with.
-const lookFloor = 30 * time.Second
+// lookFloor is the least lease that a registration reckons with: its holder may
+// extend it for hours, and a release takes the registration away.
+const lookFloor = 12 * time.Hour
 
 // Look reports whether a lock is held. If it is, then in the same step the delay
 // queue of the given name is registered with it, so that the release which frees
@@ -287,8 +288,8 @@ const lookFloor = 30 * time.Second
 // the holder's lease, or the claim lease if that has no end. If the lock is
 // free, nothing is registered.
 //
-// A registration is kept for twice the holder's remaining lease, and at least
-// for a minute. Look takes one round trip.
+// A registration lasts until a release reports it, or for a day, or for twice the
+// holder's remaining lease if that is longer. Look takes one round trip.
 func (l *Locker) Look(ctx context.Context, name, queue string) (left time.Duration, held bool, err error) {
 	k, err := l.keysFor(name)
 	if err != nil {
