@@ -41,7 +41,7 @@ type crowd struct {
 
 // oneLock is all requests on one lock.
 func oneLock(e *env, n int) *crowd {
-	return newCrowd(e, make([]int, n), e.time(12*time.Second, 3*time.Second))
+	return newCrowd(e, make([]int, n), e.time(10*time.Second, 3*time.Second))
 }
 
 // skewed spreads requests over locks: the k-th gets a share of 1/k^0.7.
@@ -172,7 +172,7 @@ func deferralScenarios() []scenario {
 		{
 			name:  "defer/one-lock",
 			title: "400 requests on one lock, 5 ms each, 16 workers, put back for 1 s if it is held",
-			about: "The ideal is 400 times 5 ms. A run is cut off after six times the ideal: its makespan is then more than what stands here. " +
+			about: "The ideal is 400 times 5 ms. A run is cut off after five times the ideal: its makespan is then more than what stands here. " +
 				"Inversions are the pairs of requests that ran in another order than they came.",
 			rounds:  2,
 			metrics: metrics,

@@ -45,7 +45,7 @@ func main() {
 
 func run(args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
-	only := flags.String("scenario", "", "run only those whose name contains one of these, separated by commas")
+	only := flags.String("scenario", "", "run only those whose name begins with one of these, separated by commas")
 	peers := flags.String("peer", "", "run only peers whose name contains one of these, separated by commas")
 	file := flags.String("json", "", "write the values of every round to this file")
 	quick := flags.Bool("quick", false, "coarsely, in under 90 s")
@@ -115,10 +115,10 @@ func run(args []string, stdout, stderr io.Writer) error {
 		}
 	}
 	for _, s := range all {
-		if !matches(s.name, *only) {
+		if !matches(s.name, *only, strings.HasPrefix) {
 			continue
 		}
-		r := runScenario(e, s, *rounds, func(name string) bool { return matches(name, *peers) }, progress)
+		r := runScenario(e, s, *rounds, func(name string) bool { return matches(name, *peers, strings.Contains) }, progress)
 		if len(r.Peers) == 0 {
 			continue
 		}
@@ -143,13 +143,13 @@ func writeAllocs(file string) error {
 	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
-// matches tells whether a name contains one of the parts; all do if there are none.
-func matches(name, parts string) bool {
+// matches tells whether a name has one of the parts; all do if there are none.
+func matches(name, parts string, has func(name, part string) bool) bool {
 	if parts == "" {
 		return true
 	}
 	for part := range strings.SplitSeq(parts, ",") {
-		if strings.Contains(name, strings.TrimSpace(part)) {
+		if has(name, strings.TrimSpace(part)) {
 			return true
 		}
 	}

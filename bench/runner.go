@@ -132,11 +132,7 @@ func runScenario(e *env, s scenario, rounds int, only func(string) bool, progres
 		}
 	}
 	fmt.Fprint(progress, "\r\033[K")
-	for _, t := range s.targets {
-		if tr, ok := t.judge(s, r.Peers); ok {
-			r.Targets = append(r.Targets, tr)
-		}
-	}
+	r.Targets = judgeAll(s, r.Peers)
 	r.Seconds = time.Since(began).Seconds()
 	return r
 }
@@ -148,6 +144,16 @@ func one(e *env, p peer) (values, error) {
 	}
 	runtime.GC()
 	return p.run(e)
+}
+
+func judgeAll(s scenario, peers []peerResult) []targetResult {
+	var all []targetResult
+	for _, t := range s.targets {
+		if tr, ok := t.judge(s, peers); ok {
+			all = append(all, tr)
+		}
+	}
+	return all
 }
 
 // judge compares a target with what was measured. It reports false if one of
