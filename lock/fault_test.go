@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/sidestep-go/sidestep/internal/redistest"
 	"github.com/sidestep-go/sidestep/lock"
@@ -332,9 +333,7 @@ func TestRedisErrorsAreNotContention(t *testing.T) {
 	})
 	t.Run("dial", func(t *testing.T) {
 		down := &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("refused")}
-		rdb := redis.NewClient(&redis.Options{MaxRetries: -1, DialerRetries: 1, Dialer: func(context.Context, string, string) (net.Conn, error) {
-			return nil, down
-		}})
+		rdb := refusing(down)
 		defer rdb.Close()
 		l := newLocker(t, rdb, lock.Config{})
 		for range 2 {
@@ -344,6 +343,16 @@ func TestRedisErrorsAreNotContention(t *testing.T) {
 				t.Errorf("TryAcquire = %#v", err)
 			}
 		}
+	})
+}
+
+// refusing returns a client that cannot dial. It looks up no names: the resolver
+// of a process belongs to the synctest bubble that first used it.
+func refusing(err error) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		MaxRetries: -1, DialerRetries: 1,
+		Dialer:                   func(context.Context, string, string) (net.Conn, error) { return nil, err },
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
 }
 

@@ -20,7 +20,8 @@ import (
 // Everything else is as with [New], except that
 //   - a release wakes the first in line, who then asks all nodes, instead of
 //     handing it the lock: order of arrival is what usually happens, no more;
-//   - whoever is refused takes back at once the votes that it did get;
+//   - whoever is refused takes back at once the votes that it did get; of several
+//     that try in the same moment all may be refused, though none gets the lock;
 //   - [Locker.Look] and [Locker.Inspect] believe a majority that names the same
 //     holder, and say that a lock is free if there is none.
 //
