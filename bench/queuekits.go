@@ -100,26 +100,23 @@ type taskKit struct {
 	rdb    *redis.Client
 	locker *lock.Locker
 	acq    *sidestep.Acquirer
-
-	handle func([]byte)
-	task   *sidestep.Task[[]byte]
-	queue  *sidestep.Queue
+	task   *sidestep.Task[[]byte] // to enqueue
 }
 
 func openTask(addr string, w *wire) (queueKit, error) {
 	k := &taskKit{rdb: newClient(addr, w)}
 	k.locker = lock.New(k.rdb, lock.Config{})
 	k.acq = sidestep.New(k.locker, sidestep.Config{})
-	k.prepare(1)
+	_, k.task = k.prepare(1, func([]byte) {})
 	return k, nil
 }
 
 // prepare makes the queue for so many workers: they are its configuration.
-func (k *taskKit) prepare(workers int) {
-	k.queue = sidestep.NewQueue(k.acq, k.rdb, "bench", sidestep.QueueConfig{Workers: workers})
-	k.task = sidestep.NewTask(k.queue, "work", func([]byte) string { return "" },
+func (k *taskKit) prepare(workers int, handle func([]byte)) (*sidestep.Queue, *sidestep.Task[[]byte]) {
+	queue := sidestep.NewQueue(k.acq, k.rdb, "bench", sidestep.QueueConfig{Workers: workers})
+	return queue, sidestep.NewTask(queue, "work", func([]byte) string { return "" },
 		func(_ context.Context, _ *lock.Lock, body []byte) error {
-			k.handle(body)
+			handle(body)
 			return nil
 		})
 }
@@ -135,9 +132,8 @@ func (k *taskKit) enqueueAt(ctx context.Context, body []byte, due time.Time) err
 }
 
 func (k *taskKit) consume(ctx context.Context, workers int, handle func([]byte)) error {
-	k.handle = handle
-	k.prepare(workers)
-	return k.queue.Run(ctx)
+	queue, _ := k.prepare(workers, handle)
+	return queue.Run(ctx)
 }
 
 func (k *taskKit) close() {
