@@ -307,9 +307,11 @@ func (q *quorum) adopt(ctx context.Context, k *keys, a *adoptArgs) (bool, error)
 
 func (q *quorum) revoke(ctx context.Context, k *keys, margin time.Duration) (bool, error) {
 	r := newRound(q, "", func(i int) (bool, error) { return q.nodes[i].revoke(ctx, k, margin) })
-	votes := r.until(q.l.cfg.NodeTimeout, never[bool])
-	if len(failures(votes)) > len(votes)-q.majority {
-		return false, q.short(failures(votes))
+	votes := r.until(q.l.cfg.NodeTimeout, func(votes []vote[bool]) bool {
+		return len(votes)-len(failures(votes)) >= q.majority
+	})
+	if bad := failures(votes); len(bad) > len(votes)-q.majority {
+		return false, q.short(bad)
 	}
 	was, _ := count(votes, isTrue)
 	return was > 0, nil
@@ -317,47 +319,64 @@ func (q *quorum) revoke(ctx context.Context, k *keys, margin time.Duration) (boo
 
 func (q *quorum) look(ctx context.Context, k *keys, queue string, floor time.Duration) (lookReply, error) {
 	r := newRound(q, "", func(i int) (lookReply, error) { return q.nodes[i].look(ctx, k, queue, floor) })
-	held := func(votes []vote[lookReply]) (lookReply, bool) {
-		var t tally
+	names := func(votes []vote[lookReply]) (t tally) {
 		for _, v := range votes {
-			if v.err == nil && v.reply.held {
+			switch {
+			case v.err != nil:
+			case v.reply.held:
 				t.add(v.reply.value, v.reply.left)
+			default:
+				t.free++
 			}
 		}
-		value, left, n := t.most()
-		return lookReply{held: true, left: left, value: value}, n >= q.majority
+		return t
 	}
-	votes := r.until(q.l.cfg.NodeTimeout, func(votes []vote[lookReply]) bool { _, ok := held(votes); return ok })
-	if reply, ok := held(votes); ok {
-		return reply, nil
-	}
+	votes := r.until(q.l.cfg.NodeTimeout, func(votes []vote[lookReply]) bool { return q.settled(names(votes)) })
 	if bad := failures(votes); len(bad) > len(votes)-q.majority {
 		return lookReply{}, q.short(bad)
+	}
+	t := names(votes)
+	if value, left, n := t.most(); n >= q.majority {
+		return lookReply{held: true, left: left, value: value}, nil
 	}
 	return lookReply{}, nil
 }
 
+// settled reports whether a majority names the same holder, or none can.
+func (q *quorum) settled(t tally) bool {
+	_, _, n := t.most()
+	return n >= q.majority || t.free > len(q.nodes)-q.majority
+}
+
 func (q *quorum) inspect(ctx context.Context, k *keys) (inspectReply, error) {
 	r := newRound(q, "", func(i int) (inspectReply, error) { return q.nodes[i].inspect(ctx, k) })
-	votes := r.until(q.l.cfg.NodeTimeout, never[inspectReply])
+	names := func(votes []vote[inspectReply]) (t tally) {
+		for _, v := range votes {
+			switch {
+			case v.err != nil:
+			case v.reply.value != "":
+				t.add(v.reply.value, v.reply.left)
+			default:
+				t.free++
+			}
+		}
+		return t
+	}
+	votes := r.until(q.l.cfg.NodeTimeout, func(votes []vote[inspectReply]) bool { return q.settled(names(votes)) })
 	if bad := failures(votes); len(bad) > len(votes)-q.majority {
 		return inspectReply{}, q.short(bad)
 	}
 	var all inspectReply
-	var t tally
 	for _, v := range votes {
-		if v.err != nil {
-			continue
+		if v.err == nil {
+			all.fence = max(all.fence, v.reply.fence)
+			all.waiters = max(all.waiters, v.reply.waiters)
+			all.queues = append(all.queues, v.reply.queues...)
 		}
-		if v.reply.value != "" {
-			t.add(v.reply.value, v.reply.left)
-		}
-		all.fence = max(all.fence, v.reply.fence)
-		all.waiters = max(all.waiters, v.reply.waiters)
-		all.queues = append(all.queues, v.reply.queues...)
 	}
 	slices.Sort(all.queues)
 	all.queues = slices.Compact(all.queues)
+	t := names(votes)
 	if value, left, n := t.most(); n >= q.majority {
 		all.value, all.left = value, left
 	}
@@ -405,7 +424,8 @@ func (e *shortError) any(is func(error) bool) bool {
 
 // tally counts which holder the nodes name.
 type tally struct {
-	votes int
+	free  int // nodes that name none
+	votes int // nodes that name one
 	by    []candidate
 }
 
@@ -454,8 +474,6 @@ func count[T any](votes []vote[T], is func(T) bool) (yes, no int) {
 }
 
 func isTrue(b bool) bool { return b }
-
-func never[T any]([]vote[T]) bool { return false }
 
 func one(b bool) int64 {
 	if b {

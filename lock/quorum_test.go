@@ -60,13 +60,16 @@ func universal(nodes []*redis.Client) []redis.UniversalClient {
 // wantKeys checks at how many nodes the lock key is there, once all is done.
 func wantKeys(t *testing.T, nodes []*redis.Client, key string, want int) {
 	t.Helper()
-	var n int64
-	for _, rdb := range nodes {
-		n += rdb.Exists(context.Background(), key).Val()
-	}
-	if n != int64(want) {
+	if n := countKeys(nodes, key); n != want {
 		t.Errorf("%q is at %d nodes, want %d", key, n, want)
 	}
+}
+
+func countKeys(nodes []*redis.Client, key string) (n int) {
+	for _, rdb := range nodes {
+		n += int(rdb.Exists(context.Background(), key).Val())
+	}
+	return n
 }
 
 func TestQuorum(t *testing.T) {
@@ -110,13 +113,13 @@ func TestQuorum(t *testing.T) {
 		if was, err := a.Revoke(ctx, "x"); !was || err != nil {
 			t.Errorf("Revoke = %v, %v", was, err)
 		}
+		if err := lk2.Extend(ctx); !errors.Is(err, lock.ErrNotHeld) { // never makes a key
+			t.Errorf("Extend of a revoked lock = %v", err)
+		}
+		waitFor(t, func() bool { return countKeys(nodes, "x") == 0 }) // calls return at a majority
 		if was, err := a.Revoke(ctx, "x"); was || err != nil {
 			t.Errorf("second Revoke = %v, %v", was, err)
 		}
-		if err := lk2.Extend(ctx); !errors.Is(err, lock.ErrNotHeld) {
-			t.Errorf("Extend of a revoked lock = %v", err)
-		}
-		wantKeys(t, nodes, "x", 0) // Extend never makes a key
 		lk3 := take(t, a, "x")
 		if lk3.Fence() <= lk2.Fence() {
 			t.Errorf("fence %d after %d", lk3.Fence(), lk2.Fence())
@@ -291,6 +294,15 @@ func TestQuorumMinority(t *testing.T) {
 			waitFor(t, func() bool { return direct[0].Exists(ctx, "x").Val()+direct[1].Exists(ctx, "x").Val() == 0 })
 			if err := l.Do(ctx, "x", nil, func(context.Context, *lock.Lock) error { return nil }); err != nil {
 				t.Errorf("Do with a hung node: %v", err)
+			}
+			if st := wantHeld(t, l, "y", false); st.Owner != "" {
+				t.Errorf("Inspect with a hung node = %+v", st)
+			}
+			if _, held, err := l.Look(ctx, "y", "q"); held || err != nil {
+				t.Errorf("Look with a hung node = %v, %v", held, err)
+			}
+			if was, err := l.Revoke(ctx, "y"); was || err != nil {
+				t.Errorf("Revoke with a hung node = %v, %v", was, err)
 			}
 			if d := time.Since(began); d > 5*time.Second {
 				t.Errorf("with a hung node it took %v", d)
