@@ -307,8 +307,10 @@ func (q *quorum) adopt(ctx context.Context, k *keys, a *adoptArgs) (bool, error)
 
 func (q *quorum) revoke(ctx context.Context, k *keys, margin time.Duration) (bool, error) {
 	r := newRound(q, "", func(i int) (bool, error) { return q.nodes[i].revoke(ctx, k, margin) })
+	// An acquire may be under way to a node that says nobody held it.
 	votes := r.until(q.l.cfg.NodeTimeout, func(votes []vote[bool]) bool {
-		return len(votes)-len(failures(votes)) >= q.majority
+		was, _ := count(votes, isTrue)
+		return was >= q.majority
 	})
 	if bad := failures(votes); len(bad) > len(votes)-q.majority {
 		return false, q.short(bad)

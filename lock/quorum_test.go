@@ -301,9 +301,12 @@ func TestQuorumMinority(t *testing.T) {
 			if _, held, err := l.Look(ctx, "y", "q"); held || err != nil {
 				t.Errorf("Look with a hung node = %v, %v", held, err)
 			}
-			if was, err := l.Revoke(ctx, "y"); was || err != nil {
+			lk = take(t, l, "y")
+			waitFor(t, func() bool { return countKeys(direct, "y") == 2 })
+			if was, err := l.Revoke(ctx, "y"); !was || err != nil {
 				t.Errorf("Revoke with a hung node = %v, %v", was, err)
 			}
+			release(t, lk) // changes nothing
 			if d := time.Since(began); d > 5*time.Second {
 				t.Errorf("with a hung node it took %v", d)
 			}
