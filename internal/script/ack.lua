@@ -3,8 +3,5 @@
 -- ARGV[1] ms for which finished ids are remembered, then per request: id, token
 -- returns {codes, more, buried}: code per request 1 done | 2 already | 0 stale;
 -- more is 1 while ready is not empty
-local codes = {}
-for i = 2, #ARGV, 2 do
-  codes[#codes + 1] = finish(ARGV[i], ARGV[i + 1], tonumber(ARGV[1]))
-end
+local codes = finish(2, tonumber(ARGV[1]))
 return {codes, call('LLEN', ready) > 0 and 1 or 0, buried}

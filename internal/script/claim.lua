@@ -63,9 +63,7 @@ if n > 0 then
 end
 quiet = true
 
-for i = 11, #ARGV, 2 do
-  codes[#codes + 1] = finish(ARGV[i], ARGV[i + 1], tonumber(ARGV[10]))
-end
+codes = finish(11, tonumber(ARGV[10]))
 
 for _, m in ipairs(call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, bound)) do
   if string.byte(m, 1) == 0 then
@@ -115,43 +113,60 @@ for id in string.gmatch(answered, '\n([^\n]+)') do
 end
 
 if n > 0 then
-  local record = ARGV[2]
-  local scanned = 0
+  local record, scanned, deadline = {ARGV[2]}, 0, whole(now + lease)
   while n > 0 and scanned < bound do
-    local id = call('LPOP', ready)
-    if not id then break end
-    scanned = scanned + 1
-    local s = get(id)
-    if s and s.place == 'r' then
-      local body = call('HGET', msg, id)
-      local pass = true
-      if s.lock ~= '' then
-        local h = call('HGET', held, s.lock)
-        if h then
-          if h ~= id then pass = false end
-        elseif oldest(s.lock) then
-          pass = false
+    local ids = call('LPOP', ready, math.min(n, bound - scanned))
+    if not ids or #ids == 0 then break end
+    scanned = scanned + #ids
+    local packed, bodies = call('HMGET', state, unpack(ids)), call('HMGET', msg, unpack(ids))
+    local seen, states, leases, turns, has = {}, {}, {}, {}, {}
+    local function write() -- what has been leased so far
+      if #states == 0 then return end
+      call('HSET', state, unpack(states))
+      call('ZADD', leased, unpack(leases))
+      if #turns > 0 then call('HSET', held, unpack(turns)) end
+      states, leases, turns = {}, {}, {}
+    end
+    for i, id in ipairs(ids) do
+      local s
+      if packed[i] and not seen[id] then s = parse(packed[i]) end
+      if s and s.place == 'r' then
+        seen[id] = true
+        local pass = true
+        if s.lock ~= '' then
+          local h = has[s.lock]
+          if not h then h = call('HGET', held, s.lock) end
+          if h then
+            if h ~= id then pass = false end
+          elseif oldest(s.lock) then
+            pass = false
+          end
+        end
+        if not bodies[i] then
+          write()
+          unplace(id, s)
+          call('HDEL', state, id)
+          leave(id, s)
+          heal()
+        elseif not pass then
+          line(id, s, now + lease)
+        else
+          if s.lock ~= '' then
+            has[s.lock] = id
+            turns[#turns + 1], turns[#turns + 2] = s.lock, id
+          end
+          s.place, s.token, s.deliveries = 'l', tok, s.deliveries + 1
+          states[#states + 1], states[#states + 2] = id, pack(s)
+          leases[#leases + 1], leases[#leases + 2] = deadline, id
+          item(id, s, bodies[i])
+          record[#record + 1] = id
+          n = n - 1
         end
       end
-      if not body then
-        unplace(id, s)
-        call('HDEL', state, id)
-        leave(id, s)
-        heal()
-      elseif not pass then
-        line(id, s, now + lease)
-      else
-        if s.lock ~= '' then call('HSET', held, s.lock, id) end
-        s.place, s.token, s.deliveries = 'l', tok, s.deliveries + 1
-        put(id, s)
-        call('ZADD', leased, whole(now + lease), id)
-        item(id, s, body)
-        record = record .. '\n' .. id
-        n = n - 1
-      end
     end
+    write()
   end
-  call('SET', last, record, 'PX', math.max(lease, 300000))
+  call('SET', last, table.concat(record, '\n'), 'PX', math.max(lease, 300000))
 end
 
 if ctr % 16 == 0 then

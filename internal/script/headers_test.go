@@ -16,7 +16,7 @@ import (
 
 var (
 	numbered = regexp.MustCompile(`\b(?:KEYS|ARGV)\[\d+\]`)
-	indexed  = regexp.MustCompile(`ARGV\[[^\]\d]`)
+	indexed  = regexp.MustCompile(`ARGV\[[^\]\d]|\bfinish\(\d`) // finish reads the rest of ARGV
 	command  = regexp.MustCompile(`\bcall\(([^,)]*),?\s*([^,)]*)`)
 )
 

@@ -20,11 +20,9 @@ local function instant(arg)
   return tonumber(arg)
 end
 
--- get reads a request's state, or returns nil.
+-- parse reads a packed state.
 -- place: r ready, d delayed, p parked, l leased, x dead.
-local function get(id)
-  local v = call('HGET', state, id)
-  if not v then return nil end
+local function parse(v)
   local place, seq, dlv, att, dfr, acc, wait, stamp, tok, n, rest =
     string.match(v, '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)|(%d+)|(.*)$')
   n = tonumber(n)
@@ -35,7 +33,14 @@ local function get(id)
   }
 end
 
--- pack is the form in which put writes and get reads a state.
+-- get reads the state of the request with an id, or returns nil.
+local function get(id)
+  local v = call('HGET', state, id)
+  if v then return parse(v) end
+  return nil
+end
+
+-- pack is the form in which put writes and parse reads a state.
 local function pack(s)
   return s.place .. '|' .. whole(s.seq) .. '|' .. s.deliveries .. '|' .. s.attempts .. '|' .. s.deferrals .. '|' ..
     whole(s.accepted) .. '|' .. whole(s.maxwait) .. '|' .. s.stamp .. '|' .. s.token .. '|' ..
@@ -208,15 +213,41 @@ local function mine(id, s, tok)
   return 2
 end
 
--- finish acknowledges a request: it is done, and the next in line of its lock
--- gets the turn. window is forget's.
-local function finish(id, tok, window)
-  local s = get(id)
-  local code = mine(id, s, tok)
-  if code == 1 then
-    unplace(id, s)
-    forget(id, s, window)
-    leave(id, s)
+-- finish acknowledges the requests of ARGV from the first-th on, an id and a
+-- token each: they are done, and the next in line of their locks get the turns.
+-- window is forget's. Returns a code for each.
+local function finish(first, window)
+  local codes, ids, toks = {}, {}, {}
+  for i = first, #ARGV, 2 do
+    ids[#ids + 1], toks[#toks + 1] = ARGV[i], ARGV[i + 1]
   end
-  return code
+  if #ids == 0 then return codes end
+  local packed = call('HMGET', state, unpack(ids))
+  local done, kept, recalled, leaving = {}, {}, {}, {}
+  for i, id in ipairs(ids) do
+    if recalled[id] then
+      codes[i] = recalled[id] -- named twice
+    else
+      local s
+      if packed[i] then s = parse(packed[i]) end
+      codes[i] = mine(id, s, toks[i])
+      if codes[i] == 1 then
+        done[#done + 1] = id
+        recalled[id] = 0
+        if s.accepted + window > now then
+          recalled[id] = 2
+          kept[#kept + 1], kept[#kept + 2] = whole(now + window), id
+        end
+        if s.lock ~= '' then leaving[#leaving + 1] = {id, s} end
+      end
+    end
+  end
+  if #done > 0 then
+    call('ZREM', leased, unpack(done))
+    call('HDEL', msg, unpack(done))
+    call('HDEL', state, unpack(done))
+    if #kept > 0 then call('ZADD', gone, unpack(kept)) end
+    for _, l in ipairs(leaving) do leave(l[1], l[2]) end
+  end
+  return codes
 end
