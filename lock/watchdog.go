@@ -130,7 +130,7 @@ func (d *watchdog) tick(l *Locker, now time.Time) {
 	var batch []extendItem
 	for len(d.leases) > 0 {
 		ls := d.leases[0]
-		soon := ls.ttl / 24
+		soon := min(ls.ttl, ls.granted) / 24
 		if ls.watch.next.Sub(now) > soon {
 			break
 		}
