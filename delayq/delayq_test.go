@@ -458,7 +458,7 @@ func TestByID(t *testing.T) {
 				}
 
 				d := put("cancel")
-				if ok, err := q.Cancel(ctx, "cancel"); err != nil || ok != (refusal == delayq.ErrRunning) {
+				if ok, err := q.Cancel(ctx, "cancel"); err != nil || ok != errors.Is(refusal, delayq.ErrRunning) {
 					t.Errorf("Cancel = %v, %v", ok, err)
 				}
 				if place == "leased" {

@@ -516,8 +516,11 @@ func (c *consumer) renew(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			if answer != nil {
-				<-answer
+			if answer == nil {
+				return
+			}
+			if err := <-answer; err != nil && !failing {
+				c.queue.cfg.Logger.InfoContext(c.base, "leases were not extended, and need it no more", "queue", c.queue.name, "error", err)
 			}
 			return
 		case <-hurry:

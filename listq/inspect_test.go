@@ -48,7 +48,8 @@ func TestStatsAndGet(t *testing.T) {
 			t.Errorf("Stats = %+v, want %+v", got, want)
 		}
 		for _, want := range []listq.Info{
-			{Place: "leased", Deliveries: 1}, {Place: "dead", Deliveries: 1, Note: "why"},
+			{Place: "leased", Deliveries: 1},
+			{Place: "dead", Deliveries: 1, Note: "why"},
 			{Place: "delayed", Deliveries: 1, Attempts: 1, Note: "an error"},
 		} {
 			id := want.Place

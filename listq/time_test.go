@@ -675,7 +675,8 @@ func TestLostClaimHoldsMoreThanThereAreSlots(t *testing.T) {
 // its answer lost.
 func lostReplies(t *testing.T, srv *sidesteptest.Server, rdb interface {
 	AddHook(hook redisHook)
-}, q *listq.Queue) context.Context {
+}, q *listq.Queue,
+) context.Context {
 	t.Helper()
 	type key struct{}
 	rdb.AddHook(loseReply{key{}})

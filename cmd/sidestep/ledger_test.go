@@ -78,62 +78,79 @@ func TestLedger(t *testing.T) {
 		ok     bool
 	}{
 		{
-			"both done", append(ran("a", 1, 10, 20, 1), ran("b", 2, 20, 30, 2)...), nil, ending{},
+			"both done", append(ran("a", 1, 10, 20, 1), ran("b", 2, 20, 30, 2)...), nil,
+			ending{},
 			func(r *report) bool { return r.Done == 2 && r.PerRequest == 1 && r.Makespan == 21 }, true,
 		},
 		{
-			"one lost", append(ran("a", 1, 10, 20, 1), event{Kind: kindCalled, ID: "b", At: 5}), nil, ending{},
+			"one lost", append(ran("a", 1, 10, 20, 1), event{Kind: kindCalled, ID: "b", At: 5}), nil,
+			ending{},
 			func(r *report) bool { return r.Lost == 1 && r.LostIDs[0] == "b" }, false,
 		},
 		{
-			"lost stays lost when interrupted", append(ran("a", 1, 10, 20, 1), event{Kind: kindCalled, ID: "b", At: 5}), nil, ending{interrupted: true},
+			"lost stays lost when interrupted", append(ran("a", 1, 10, 20, 1), event{Kind: kindCalled, ID: "b", At: 5}), nil,
+			ending{interrupted: true},
 			func(r *report) bool { return r.Lost == 1 }, false,
 		},
 		{
-			"one stuck in Redis", append(ran("a", 1, 10, 20, 1), event{Kind: kindCalled, ID: "b", At: 5}), []string{"b"}, ending{},
+			"one stuck in Redis", append(ran("a", 1, 10, 20, 1), event{Kind: kindCalled, ID: "b", At: 5}),
+			[]string{"b"},
+			ending{},
 			func(r *report) bool { return r.Stored == 1 && r.Lost == 0 }, false,
 		},
 		{
-			"interrupted with one in Redis", append(ran("a", 1, 10, 20, 1), event{Kind: kindCalled, ID: "b", At: 5}), []string{"b"}, ending{interrupted: true},
+			"interrupted with one in Redis", append(ran("a", 1, 10, 20, 1), event{Kind: kindCalled, ID: "b", At: 5}),
+			[]string{"b"},
+			ending{interrupted: true},
 			func(r *report) bool { return r.Stored == 1 }, true,
 		},
 		{
-			"interrupted before the second", ran("a", 1, 10, 20, 1), nil, ending{interrupted: true},
+			"interrupted before the second", ran("a", 1, 10, 20, 1), nil,
+			ending{interrupted: true},
 			func(r *report) bool { return r.NotMade == 1 }, true,
 		},
 		{
-			"overlap", append(ran("a", 1, 10, 20, 1), ran("b", 2, 15, 30, 2)...), nil, ending{},
+			"overlap", append(ran("a", 1, 10, 20, 1), ran("b", 2, 15, 30, 2)...), nil,
+			ending{},
 			func(r *report) bool { return len(r.Overlaps) == 1 && r.Overlaps[0].By == 5 }, false,
 		},
 		{
-			"fences out of order", append(ran("a", 1, 10, 20, 2), ran("b", 2, 20, 30, 1)...), nil, ending{},
+			"fences out of order", append(ran("a", 1, 10, 20, 2), ran("b", 2, 20, 30, 1)...), nil,
+			ending{},
 			func(r *report) bool { return len(r.Disorders) == 1 }, false,
 		},
 		{
-			"ran again", append(append(ran("a", 1, 10, 20, 1), ran("b", 2, 20, 30, 2)...), ran("a", 3, 30, 40, 3)...), nil, ending{},
+			"ran again", append(append(ran("a", 1, 10, 20, 1), ran("b", 2, 20, 30, 2)...), ran("a", 3, 30, 40, 3)...), nil,
+			ending{},
 			func(r *report) bool { return r.RanAgain == 1 && r.Done == 2 }, true,
 		},
 		{
-			"an end without a begin", append(ran("a", 1, 10, 20, 1), append(ran("b", 2, 20, 30, 2), event{Kind: kindEnd, ID: "b", At: 40, Section: 9})...), nil, ending{},
+			"an end without a begin", append(ran("a", 1, 10, 20, 1), append(ran("b", 2, 20, 30, 2), event{Kind: kindEnd, ID: "b", At: 40, Section: 9})...), nil,
+			ending{},
 			func(r *report) bool { return strings.Contains(r.Unbalanced, "never began") }, false,
 		},
 		{
-			"an id that nobody sent", append(ran("a", 1, 10, 20, 1), append(ran("b", 2, 20, 30, 2), event{Kind: kindCalled, ID: "z"})...), nil, ending{},
+			"an id that nobody sent", append(ran("a", 1, 10, 20, 1), append(ran("b", 2, 20, 30, 2), event{Kind: kindCalled, ID: "z"})...), nil,
+			ending{},
 			func(r *report) bool { return strings.Contains(r.Unbalanced, "unknown id") }, false,
 		},
 		{
-			"refused and failed", []event{
+			"refused and failed",
+			[]event{
 				{Kind: kindCalled, ID: "a", At: 5},
 				{Kind: kindLocked, ID: "a", At: 6, Owner: "x", RetryAfter: time.Second},
 				{Kind: kindCalled, ID: "b", At: 5},
 				{Kind: kindFailed, ID: "b", At: 6, Text: "no"},
-			}, nil, ending{},
+			},
+			nil,
+			ending{},
 			func(r *report) bool {
 				return r.Locked == 1 && r.Failed == 1 && r.Reasons["no"] == 1 && r.RetryAfter == time.Second
 			}, true,
 		},
 		{
-			"failed, and done after all", append(ran("a", 1, 10, 20, 1), append([]event{{Kind: kindFailed, ID: "b", At: 6, Text: "no"}}, ran("b", 2, 20, 30, 2)...)...), nil, ending{},
+			"failed, and done after all", append(ran("a", 1, 10, 20, 1), append([]event{{Kind: kindFailed, ID: "b", At: 6, Text: "no"}}, ran("b", 2, 20, 30, 2)...)...), nil,
+			ending{},
 			func(r *report) bool { return r.Done == 2 && r.Failed == 0 }, true,
 		},
 	} {
