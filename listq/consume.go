@@ -254,9 +254,14 @@ func (c *consumer) leave(lost bool) {
 			c.handBack(ctx, append(claimed.Deliveries, deliveries(bad)...))
 		}
 	}
-	if err := c.queue.script.Yield(ctx, c.queue.feed.Feeder); err != nil {
-		c.queue.cfg.Logger.WarnContext(ctx, "the clock was not handed over; the others notice within their poll",
-			"queue", c.queue.name, "error", err)
+	// Twice, for the first token may go to this process's own waker: the server may
+	// not have noticed yet that its connection is closed.
+	for range 2 {
+		if err := c.queue.script.Yield(ctx, c.queue.feed.Feeder); err != nil {
+			c.queue.cfg.Logger.WarnContext(ctx, "the clock was not handed over; the others notice within their poll",
+				"queue", c.queue.name, "error", err)
+			return
+		}
 	}
 }
 

@@ -19,11 +19,9 @@ import (
 	"context"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
@@ -31,8 +29,7 @@ import (
 // Server is a Redis server in this process's memory. It is safe for concurrent
 // use. Make one with [New] or [Listen]; the zero value is not usable.
 type Server struct {
-	mini  *miniredis.Miniredis
-	reply atomic.Pointer[string] // of every command; nil: as they are
+	mini *miniredis.Miniredis
 
 	mu  sync.Mutex // guards the field below
 	now time.Time  // where Advance left the clock; zero: it runs
@@ -42,58 +39,18 @@ type Server struct {
 // pipes: no port is opened, so it works inside a [testing/synctest] bubble.
 // Close it when done.
 func New() *Server {
-	s := newServer()
-	pipe, err := s.mini.Dial() // starts it without a listener
-	if err != nil {
-		panic("sidesteptest: " + err.Error()) // nothing that could fail
-	}
-	_ = pipe.Close()
-	s.hook()
-	return s
-}
-
-func newServer() *Server {
 	s := &Server{mini: miniredis.NewMiniRedis()}
 	s.mini.ClockTTL(true)
 	return s
 }
 
-// hook sets what happens before each command.
-func (s *Server) hook() {
-	s.mini.Server().SetPreHook(func(c *server.Peer, _ string, _ ...string) bool {
-		if reply := s.reply.Load(); reply != nil {
-			c.WriteError(*reply)
-			return true
-		}
-		s.tick()
-		return false
-	})
-}
-
-// tick sets the server's clock at the start of a command. A script's time stands
-// still while it runs, as in Redis; and miniredis, which looks through all keys
-// whenever its clock has moved, does so once a command and not at each call of a
-// script.
-func (s *Server) tick() {
-	if !s.mini.TryLock() {
-		return // a script has the server, most likely the one that makes this call
-	}
-	s.mini.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.now.IsZero() {
-		s.mini.SetTime(time.Now())
-	}
-}
-
 // Listen starts a server that other processes can reach as well, on addr, such
 // as "127.0.0.1:0" for a free port. It returns the listener's error.
 func Listen(addr string) (*Server, error) {
-	s := newServer()
+	s := New()
 	if err := s.mini.StartAddr(addr); err != nil {
 		return nil, err
 	}
-	s.hook()
 	return s, nil
 }
 
@@ -143,13 +100,7 @@ func (s *Server) Advance(d time.Duration) {
 
 // SetError makes every command fail with the given error reply, such as
 // "LOADING Redis is loading the dataset in memory", until it is called with "".
-func (s *Server) SetError(reply string) {
-	if reply == "" {
-		s.reply.Store(nil)
-	} else {
-		s.reply.Store(&reply)
-	}
-}
+func (s *Server) SetError(reply string) { s.mini.SetError(reply) }
 
 // FlushAll removes all keys, as a server restarted without its data would.
 func (s *Server) FlushAll() { s.mini.FlushAll() }
