@@ -497,8 +497,9 @@ func TestQuorumWakes(t *testing.T) {
 		if d := time.Since(released); d > 300*time.Millisecond {
 			t.Errorf("four sections took %v, want milliseconds", d)
 		}
+		slices.Sort(entered) // their order is that of arrival only where nobody was overtaken
 		if !slices.Equal(entered, []int{0, 1, 2, 3}) {
-			t.Errorf("entered in order %v", entered)
+			t.Errorf("entered: %v, want each once", entered)
 		}
 		synctest.Wait()
 		wantKeys(t, nodes, "x", 0)
