@@ -57,7 +57,13 @@ func New(locker *lock.Locker, cfg Config) *Acquirer {
 	if cfg.Queues == nil {
 		cfg.Queues = locker.Client()
 	}
-	return &Acquirer{locker: locker, cfg: cfg, queues: make(map[string][]*delayq.Queue)}
+	a := &Acquirer{locker: locker, cfg: cfg, queues: make(map[string][]*delayq.Queue)}
+	locker.OnFreed(func(key string, queues []string) {
+		for _, name := range queues {
+			a.tell(context.Background(), name, key)
+		}
+	})
+	return a
 }
 
 // Locker returns the locker that the Acquirer takes its locks from.

@@ -410,6 +410,54 @@ func TestGrantReportsNothing(t *testing.T) {
 	})
 }
 
+// A release can grant the lock to a waiter that has given up and whose leaving
+// is still on its way. What gives the lock back then frees it, and must report.
+func TestGrantToOneWhoLeftReports(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		leaving, left := make(chan struct{}), make(chan struct{})
+		slow := redis.NewClient(rdb.Options())
+		defer slow.Close()
+		var waiting atomic.Bool
+		slow.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+			if cmd.Name() == "evalsha" && waiting.CompareAndSwap(true, false) {
+				close(leaving)
+				<-left
+			}
+			return next(ctx, cmd)
+		}})
+		a, b := newLocker(t, rdb, lock.Config{}), newLocker(t, slow, lock.Config{})
+		freed := make(chan []string, 1)
+		b.OnFreed(func(name string, queues []string) { freed <- append(queues, name) })
+		warm := take(t, a, "x") // the scripts are known
+		release(t, warm)
+
+		lk := take(t, a, "x")
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		time.AfterFunc(50*time.Millisecond, func() { waiting.Store(true) })
+		if _, err := b.Acquire(ctx, "x", nil); !errors.Is(err, lock.ErrLocked) {
+			t.Errorf("Acquire = %v, want a refusal", err)
+		}
+		<-leaving
+		a.Look(t.Context(), "x", "q")
+		release(t, lk)
+		if got := lk.Reported(); len(got) != 0 {
+			t.Errorf("Reported = %v by a release that granted", got)
+		}
+		close(left)
+		select {
+		case got := <-freed:
+			if !slices.Equal(got, []string{"q", "x"}) {
+				t.Errorf("told of %v, want q and x", got)
+			}
+		case <-time.After(time.Minute):
+			t.Error("the lock was freed, and nobody was told of q")
+		}
+		wantHeld(t, a, "x", false)
+	})
+}
+
 // Without Pub/Sub waiting works, only slower.
 func TestWaitWithoutSubscription(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,6 +49,7 @@ type Locker struct {
 	mails   map[string]*mailbox
 	dog     watchdog
 	post    []func() // to run once mu is free: hooks
+	freed   []func(name string, queues []string)
 }
 
 // New returns a Locker that keeps its locks on rdb: a client of one server, of a
@@ -167,14 +169,46 @@ func (l *Locker) giveBack(ls *lease) {
 	})
 }
 
-// undo releases a value. What the parked queues registered stays for the next
-// release to report.
+// undo releases a value, and leaves the line. If that frees the lock, the delay
+// queues that have registered are told, or, if nobody here can, stay registered
+// for the next release to report.
 func (l *Locker) undo(k keys, value, entry string) {
-	l.insist(&k, func() error {
-		a := releaseArgs{value: value, entry: entry, margin: l.cfg.FenceMargin}
-		_, err := l.node.release(context.Background(), &k, &a)
+	var r releaseReply
+	l.insist(&k, func() (err error) {
+		a := releaseArgs{value: value, entry: entry, margin: l.cfg.FenceMargin, report: len(l.listeners()) > 0}
+		r, err = l.node.release(context.Background(), &k, &a)
 		return err
 	})
+	if len(r.queues) == 0 {
+		return
+	}
+	for _, fn := range l.listeners() {
+		fn(strings.TrimPrefix(k.lock, l.cfg.Prefix), r.queues)
+	}
+}
+
+// OnFreed has fn called when a command that no [Lock.Release] stands for has
+// freed a lock with which delay queues were registered, as [Lock.Reported] has
+// it for a Release: one that went to a waiter who had just given up, for example.
+// Until there is such a function, the registrations stay for the next release.
+//
+// fn gets the lock's name. It runs on a goroutine of the Locker, which Close
+// waits for; several may run at once. Further functions are called as well. A
+// nil fn panics.
+func (l *Locker) OnFreed(fn func(name string, queues []string)) {
+	if fn == nil {
+		panic("lock: OnFreed with a nil function")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.freed = append(slices.Clip(l.freed), fn)
+}
+
+// listeners returns the functions given to OnFreed.
+func (l *Locker) listeners() []func(name string, queues []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.freed
 }
 
 // insist does what gives a lock back, with a few tries.
