@@ -133,6 +133,29 @@ type workers struct {
 	refused int
 }
 
+// keepContinuing sends SIGCONT until told that it has come: the first may come
+// before the process has stopped.
+func keepContinuing(p *os.Process) (come func()) {
+	came, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		again := time.NewTicker(20 * time.Millisecond)
+		defer again.Stop()
+		for {
+			_ = p.Signal(syscall.SIGCONT)
+			select {
+			case <-again.C:
+			case <-came:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(came)
+		<-ended
+	}
+}
+
 func (w *workers) start(name string, rounds int, stops bool) (*exec.Cmd, io.WriteCloser, <-chan struct{}) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %v %d %v", workerEnv, w.socket, name, w.fenced, rounds, stops))
@@ -152,7 +175,11 @@ func (w *workers) start(name string, rounds int, stops bool) (*exec.Cmd, io.Writ
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		goOn := func() {}
+		defer func() { goOn() }()
 		for lines := bufio.NewScanner(out); lines.Scan(); {
+			goOn() // it does
+			goOn = func() {}
 			switch what, element, _ := strings.Cut(lines.Text(), " "); what {
 			case "stop":
 				// It goes on once somebody else has stored something: its lease is over.
@@ -161,8 +188,8 @@ func (w *workers) start(name string, rounds int, stops bool) (*exec.Cmd, io.Writ
 					w.changed.Wait()
 				}
 				w.mu.Unlock()
-				_ = cmd.Process.Signal(syscall.SIGCONT)
 				_, _ = io.WriteString(in, "go\n")
+				goOn = keepContinuing(cmd.Process)
 			case "stored":
 				w.mu.Lock()
 				w.said++
