@@ -13,11 +13,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// demoLimit bounds the whole demo.
+// demoLimit bounds the whole demo, unless -limit does.
 const demoLimit = 19 * time.Second
 
 func demoCommand() *cobra.Command {
 	var url string
+	var limit time.Duration
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the three policies side by side",
@@ -32,10 +33,11 @@ more the first part is drawn live; elsewhere it prints lines.`,
   sidestep demo -redis redis://localhost:6379`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return demo(cmd.Context(), url, cmd.OutOrStdout())
+			return demo(cmd.Context(), url, limit, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&url, "redis", "", "URL of a Redis: redis://, rediss:// or unix:// (default: one in memory)")
+	cmd.Flags().DurationVar(&limit, "limit", demoLimit, "end by then, with status 1, however slow the machine is")
 	return cmd
 }
 
@@ -43,9 +45,9 @@ more the first part is drawn live; elsewhere it prints lines.`,
 var errTooSlow = errors.New("the demo took too long")
 
 // demo runs all of it and returns an error unless the ledger balances.
-func demo(ctx context.Context, url string, out io.Writer) error {
+func demo(ctx context.Context, url string, limit time.Duration, out io.Writer) error {
 	outer := ctx
-	ctx, cancel := context.WithTimeoutCause(ctx, demoLimit, errTooSlow)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errTooSlow)
 	defer cancel()
 	s := styleOf(out)
 	first, err := collision(ctx, url, out, s)
