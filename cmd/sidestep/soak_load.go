@@ -308,7 +308,7 @@ func (l *load) do(ctx context.Context, p *party, e errand, policy sidestep.Polic
 	out, err := p.task.Do(ctx, e, policy, sidestep.WithID(id))
 	if out.Deferred == nil { // it ran here, or was not accepted for sure
 		l.forget(id)
-		if err != nil && (errors.Is(err, errFailed)) {
+		if errors.Is(err, errFailed) {
 			return nil
 		}
 	}
