@@ -102,8 +102,8 @@ func (p *printed) print(what string, values ...any) {
 	for _, v := range values {
 		js, _ := json.Marshal(v)
 		fmt.Fprintf(p, "%s: %v | %+v | %#v | %s | %q | %s\n", what, v, v, v, v, v, js)
-		slog.New(slog.NewJSONHandler(p, nil)).Info(what, "value", v)
-		slog.New(slog.NewTextHandler(p, nil)).Info(what, "value", v)
+		slog.New(slog.NewJSONHandler(p, nil)).Info("printed", "of", what, "value", v)
+		slog.New(slog.NewTextHandler(p, nil)).Info("printed", "of", what, "value", v)
 	}
 }
 

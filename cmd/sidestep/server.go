@@ -51,7 +51,7 @@ func badURL(url string, reason error) error {
 	if strings.Contains(url, "@") {
 		return errors.New(urlHelp)
 	}
-	return fmt.Errorf("-redis: %q is no URL of a Redis: %q", url, reason)
+	return fmt.Errorf("-redis: %q is no URL of a Redis: %q", url, reason.Error())
 }
 
 // server is the Redis of a run: one in memory, or the user's.

@@ -37,7 +37,9 @@ At each of some hundred moments it measures this process (heap after a garbage
 collection, goroutines, open files) and the server (memory, clients, keys of
 each kind, members of the queue's own keys). The first third of the time is for
 warming up; then the median of the last third may not exceed that of the middle
-third by more than a bound, which each line of the report names. At the end the
+third by more than a bound, which each line of the report names (fences and ids
+of finished requests are remembered for a while after each call: they count as if
+the machine had kept the rate). At the end the
 load stops, all leases and memories run out, and nothing may be left but the
 dead, which are capped.
 
@@ -239,6 +241,7 @@ type meter struct {
 	rdb    *redis.Client
 	prefix string
 	load   *load
+	past   []moment
 }
 
 // readings is one measurement, by name.
@@ -282,11 +285,12 @@ func (m *meter) watch(ctx context.Context, d time.Duration, errOut io.Writer) (s
 			notes = append(notes, "no sample: "+err.Error())
 			continue
 		}
+		m.even(s, m.load.opt.rate)
 		samples = append(samples, s)
 		if at := time.Since(began); at-told >= max(d/20, time.Second) {
 			told = at
-			fmt.Fprintf(errOut, "%v: %.0f calls, heap %.1f MB, %.0f goroutines, server %.1f MB, %.0f keys\n",
-				at.Round(time.Second), float64(m.load.counts.get("call")), s["heap bytes"]/1e6, s["goroutines"], s["server bytes"]/1e6, s["keys"])
+			fmt.Fprintf(errOut, "%v: %.0f calls, heap %.1f MB, %.0f goroutines, server %.1f MB, %.0f fences\n",
+				at.Round(time.Second), float64(m.load.counts.get("call")), s["heap bytes"]/1e6, s["goroutines"], s["server bytes"]/1e6, s["keys: fence"])
 		}
 	}
 }

@@ -221,6 +221,8 @@ func (l *load) call(ctx context.Context, r *rand.Rand) {
 			l.counts.add(what + ", locked")
 		case p.over.Load() || errors.Is(err, context.DeadlineExceeded):
 			l.counts.add(what + ", cut off")
+		case errors.Is(err, sidestep.ErrNotHeld) || errors.Is(err, sidestep.ErrAmbiguous):
+			l.counts.add(what + ", late") // the machine stood still for longer than a lease
 		default:
 			l.fault("%s: %v", what, err)
 		}
@@ -434,6 +436,7 @@ func (l *load) enter(ctx context.Context, name string, lk *lock.Lock) func() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s, ok := l.inside[name]; ok && s.ctx.Err() == nil && ctx.Err() == nil {
+		l.counts.add("overlap")
 		l.faultLocked(fmt.Sprintf("two sections of %s, fences %d and %d", name, s.fence, lk.Fence()))
 	}
 	l.inside[name] = occupant{ctx, lk.Fence()}

@@ -93,10 +93,7 @@ func (m *meter) server(ctx context.Context, s readings) error {
 	}
 	it := m.rdb.Scan(ctx, 0, "*"+globQuote(m.prefix)+"*", 1000).Iterator()
 	for it.Next(ctx) {
-		s["keys"]++
-		if kind := m.kind(it.Val()); kind != "" {
-			s["keys: "+kind]++
-		}
+		s["keys: "+m.kind(it.Val())]++
 	}
 	if err := it.Err(); err != nil {
 		return err
@@ -104,20 +101,44 @@ func (m *meter) server(ctx context.Context, s readings) error {
 	return m.members(ctx, s)
 }
 
+// even makes up for a machine that could not keep the rate: what is remembered for
+// a while after each call is taken as many times as calls are missing in it.
+func (m *meter) even(s readings, rate float64) {
+	now, calls := time.Now(), float64(m.load.counts.get("call"))
+	m.past = append(m.past, moment{now, calls})
+	i := len(m.past) - 1
+	for i > 0 && now.Sub(m.past[i].at) < m.load.memory {
+		i--
+	}
+	m.past = m.past[i:] // as far back as the memory goes
+	made, due := calls-m.past[0].calls, rate*now.Sub(m.past[0].at).Seconds()
+	if made <= 0 {
+		return
+	}
+	for _, name := range []string{"keys: fence", "queue: gone"} {
+		s[name] *= due / made
+	}
+}
+
+// moment is how many calls were made by then.
+type moment struct {
+	at    time.Time
+	calls float64
+}
+
 func figure(text string) float64 {
 	f, _ := strconv.ParseFloat(text, 64) // not told by this server: 0
 	return f
 }
 
-// The kinds of keys that a run leaves in Redis: those of locks, and one of the
-// queue for each of its consumers. The queue's others are fixed.
+// The kinds of keys of locks that a run makes in Redis. The queue's are another.
 var keyKinds = []string{"lock", "fence", "line", "parked flag"}
 
-// kind tells what a key of the run is; "" for those of the queue.
+// kind tells what a key of the run is.
 func (m *meter) kind(key string) string {
 	switch {
 	case strings.HasPrefix(key, m.prefix+"{"):
-		return ""
+		return "queue"
 	case strings.HasSuffix(key, ":fence"):
 		return "fence"
 	case strings.HasSuffix(key, ":line"):

@@ -61,7 +61,7 @@ func TestSoakNoticesLeaks(t *testing.T) {
 		grew[m.Name] = !m.Flat
 	}
 	want := []string{
-		"heap bytes", "goroutines", "server bytes", "server clients", "mailboxes", "keys", "keys: lock", "keys: fence", "keys: line",
+		"heap bytes", "goroutines", "server bytes", "server clients", "mailboxes", "keys: lock", "keys: fence", "keys: line",
 		"keys: parked flag", "queue: bodies", "queue: states", "queue: held", "queue: gone",
 	}
 	if openFiles() >= 0 {
