@@ -55,7 +55,8 @@ type RedisConfig struct {
 // All methods return a [*StaleError] if a larger fence has been seen, an
 // [*AheadError] for one too far ahead of the local clock, and an error that
 // matches [ErrInvalid] for one that is not positive and for a key that is empty
-// or cannot share its slot with a register: one with a "}" but no hash tag.
+// or cannot have a register in its slot: one with a "}" but no hash tag, or one that
+// looks like a register: with a hash tag and ":seen" at its end.
 // Errors of go-redis are wrapped; the call may then have been applied or not. A
 // Redis is safe for concurrent use. Make one with [NewRedis].
 type Redis struct {
@@ -78,7 +79,8 @@ func NewRedis(rdb redis.UniversalClient, cfg RedisConfig) *Redis {
 
 // RegisterKey returns the key of the register that belongs to a resource's key:
 // {key}:seen, or key:seen where the key has a hash tag of its own. Operators may
-// look at it; removing it lets any fence in.
+// look at it; removing it lets any fence in. The keys x and {x} share a register:
+// guard one of the two.
 func RegisterKey(key string) string {
 	if hasTag(key) {
 		return key + ":seen"
@@ -183,6 +185,8 @@ func (r *Redis) valid(key string, fence int64) error {
 		return invalid("key is empty")
 	case strings.IndexByte(key, '}') >= 0 && !hasTag(key):
 		return invalid(`key has a "}" but no hash tag, so a register cannot share its slot`)
+	case hasTag(key) && strings.HasSuffix(key, ":seen"):
+		return invalid(`key has a hash tag and ends in ":seen", like the register of another`)
 	}
 	return valid(key, fence, r.maxAhead)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -60,6 +61,8 @@ func (e *LockedError) Error() string {
 	owner := e.Owner
 	if owner == "" {
 		owner = "an unknown owner"
+	} else if quoted := strconv.Quote(owner); quoted[1:len(quoted)-1] != owner {
+		owner = quoted // others chose it: it must not forge a line of a log
 	}
 	return fmt.Sprintf("lock: %q is held by %s", e.Key, owner)
 }

@@ -67,15 +67,15 @@ func (l *Locker) checkName(name string) error {
 		return nil // the usual case: no tag, and none can arise
 	}
 	key := l.cfg.Prefix + name
-	if hasTag(key) {
-		for _, end := range []string{":fence", ":line", ":parked"} {
-			if strings.HasSuffix(key, end) {
-				return fmt.Errorf("%w: name has a hash tag and ends in %q, like a key of another lock", ErrInvalid, end)
-			}
+	for _, end := range []string{":fence", ":line", ":parked"} {
+		if strings.HasSuffix(key, end) {
+			return fmt.Errorf("%w: name has a brace and ends in %q, like a key of another lock", ErrInvalid, end)
 		}
-		return nil
 	}
-	if l.sharded && strings.IndexByte(key, '}') >= 0 {
+	switch tag := hasTag(key); {
+	case tag && key[0] == '{' && key[len(key)-1] == '}':
+		return fmt.Errorf("%w: name is all in braces, so its keys would be those of the lock without", ErrInvalid)
+	case !tag && l.sharded && strings.IndexByte(key, '}') >= 0:
 		return fmt.Errorf("%w: name has a brace but no hash tag, so its keys cannot share a slot", ErrInvalid)
 	}
 	return nil

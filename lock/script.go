@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -469,12 +470,13 @@ func (n *single) inspect(ctx context.Context, k *keys) (inspectReply, error) {
 }
 
 // ms turns milliseconds of a reply into a duration; negative ones, which PTTL
-// uses for "no expiry" and "no key", into -1.
+// uses for "no expiry" and "no key", into -1. Another program's key may expire
+// later than a duration reaches.
 func ms(n int64) time.Duration {
 	if n < 0 {
 		return -1
 	}
-	return time.Duration(n) * time.Millisecond
+	return time.Duration(min(n, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 }
 
 func texts(v []any) []string {

@@ -3,8 +3,10 @@
 //
 //	sidestep demo            the three policies side by side, in ten seconds
 //	sidestep replay FILE     run the lines of a file under their locks, and check every promise
+//	sidestep soak            keep the library busy for an hour, and see whether anything grows
 //
-// Neither needs a Redis; with -redis URL they use one.
+// None needs a Redis; with -redis URL they use one. Without, soak starts a
+// redis-server of its own, and the others use one in memory.
 package main
 
 import (
@@ -82,8 +84,8 @@ func rootCommand() *cobra.Command {
 distributed lock on Redis and lets every call say what happens when the lock is
 taken: fail at once, wait in line, or be stored and run later.
 
-No command needs a Redis: without -redis they use one in memory. Flags may be
-written with one dash or two.`,
+No command needs a Redis: without -redis they use one in memory, or, for soak, a
+redis-server of their own. Flags may be written with one dash or two.`,
 		Example: `  sidestep demo
   sidestep replay changes.jsonl
   sidestep replay -redis redis://localhost:6379 -processes 4 changes.jsonl`,
@@ -91,7 +93,7 @@ written with one dash or two.`,
 		SilenceUsage:  true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(demoCommand(), replayCommand(), versionCommand())
+	root.AddCommand(demoCommand(), replayCommand(), soakCommand(), versionCommand())
 	return root
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -33,13 +34,24 @@ func (a address) client(n int) (*redis.Client, error) {
 	}
 	opt, err := redis.ParseURL(a.URL)
 	if err != nil {
-		return nil, fmt.Errorf("-redis: %w", err)
+		return nil, badURL(a.URL, err)
 	}
 	if opt.PoolSize == 0 {
 		opt.PoolSize = n + 8
 	}
 	opt.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClient(opt), nil
+}
+
+const urlHelp = "-redis: the URL cannot be read; it is not shown, for it holds a password, whose /, ?, #, @ and % must be percent-encoded; wanted is redis://, rediss:// or unix://"
+
+// badURL is the error of a URL that cannot be read. The reason quotes parts of it,
+// and in a URL that is not understood any part may be of the password.
+func badURL(url string, reason error) error {
+	if strings.Contains(url, "@") {
+		return errors.New(urlHelp)
+	}
+	return fmt.Errorf("-redis: %q is no URL of a Redis: %q", url, reason.Error())
 }
 
 // server is the Redis of a run: one in memory, or the user's.

@@ -308,7 +308,13 @@ func (q *Queue) Yield(ctx context.Context, feeder string) error {
 }
 
 // ms is a duration in whole milliseconds, rounded up.
-func ms(d time.Duration) int64 { return int64((d + time.Millisecond - 1) / time.Millisecond) }
+func ms(d time.Duration) int64 {
+	n := int64(d / time.Millisecond)
+	if d%time.Millisecond > 0 { // adding to d first would overflow
+		n++
+	}
+	return n
+}
 
 func withLeases(head any, leases []Lease) []any {
 	return appendLeases(append(make([]any, 0, 1+2*len(leases)), head), leases)
