@@ -181,6 +181,9 @@ func (m *model) run(s *state, x script, id, token uint8) bool {
 	switch x {
 	case push, schedule, parknew:
 		if s.place[id] != nowhere || s.gone.has(id) && !off.ForgetsFinished {
+			if x == push && s.list[0] != 0 {
+				s.sayToken()
+			}
 			return false
 		}
 		if s.finished.has(id) {

@@ -529,7 +529,9 @@ func (m *model) resent(s *state) {
 		c.Got, _ = m.claim(&n, int(l.one), due{})
 	} else if l.one == 0 || l.old == 0 { // what is recorded is answered again
 		m.claim(&n, 0, due{})
-		before.wake = n.wake
+	}
+	if l.script == push || l.script == claim {
+		before.wake = n.wake // a token too many costs a look
 	}
 	stamped := l.script == reschedule && s.stamp[l.id] != rescheduled || l.script == revive && s.stamp[l.id] != revived
 	if l.script != promote && !stamped && n != before && m.wrong == "" {
