@@ -197,9 +197,12 @@ func (o *Outcome) attempt(root, tmp string, all bool) error {
 			return err
 		}
 		for _, t := range byFolder[folder] {
-			if t = folder + ":" + t; slices.Contains(failed, t) {
+			switch t = folder + ":" + t; {
+			case slices.Contains(failed, t):
 				o.Caught = append(o.Caught, t)
-			} else {
+			case slices.Contains(failed, t+hung):
+				o.Caught = append(o.Caught, t+hung)
+			default:
 				o.Missed = append(o.Missed, t)
 			}
 		}
@@ -207,16 +210,20 @@ func (o *Outcome) attempt(root, tmp string, all bool) error {
 	return nil
 }
 
+// hung follows the name of a test that did not come to an end: it took the
+// process down with it, or half a minute.
+const hung = " (no end)"
+
 // event is a line of go test -json.
 type event struct{ Action, Test, Output string }
 
 // run returns which tests of a folder failed.
 func run(root, overlay, folder string, tests []string) (failed []string, err error) {
-	cmd := exec.Command("go", "test", "-json", "-vet=off", "-count=1", "-timeout=60s", "-overlay="+overlay,
+	cmd := exec.Command("go", "test", "-json", "-vet=off", "-count=1", "-timeout=30s", "-overlay="+overlay,
 		"-run", "^("+strings.Join(tests, "|")+")$", "./"+folder)
 	cmd.Dir = root
 	out, _ := cmd.Output() // the events tell
-	ran := map[string]bool{}
+	ran, ended := map[string]bool{}, map[string]bool{}
 	built := true
 	var last string
 	dec := json.NewDecoder(bytes.NewReader(out))
@@ -235,15 +242,22 @@ func run(root, overlay, folder string, tests []string) (failed []string, err err
 			last += e.Output
 		case e.Action == "run":
 			ran[name] = true
-		case e.Action == "fail" && name != "" && !sub:
+		case sub || name == "":
+		case e.Action == "fail":
 			failed = append(failed, folder+":"+name)
+			fallthrough
+		case e.Action == "pass" || e.Action == "skip":
+			ended[name] = true
 		}
 	}
 	if !built {
 		return nil, fmt.Errorf("%s does not compile: %s", folder, last)
 	}
 	for _, t := range tests {
-		if !ran[t] {
+		switch {
+		case ran[t] && !ended[t]: // it hangs, or took the process down
+			failed = append(failed, folder+":"+t+hung)
+		case !ran[t] && len(failed) == 0:
 			return nil, fmt.Errorf("%s has no test %s", folder, t)
 		}
 	}

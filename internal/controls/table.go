@@ -181,7 +181,7 @@ var controls = []Control{
 	},
 	{
 		"crash-loop-ignored", "who comes back without an end too often is dead", "internal/script/claim.lua",
-		"if most > 0 and s.deliveries - s.attempts - s.deferrals >= most then", "if false then", []string{scriptModel, queueWalks, "listq:TestCapsMakeRequestsDead"},
+		"if most > 0 and s.deliveries - s.attempts - s.deferrals >= most then", "if false then", []string{scriptTable, queueWalks, "listq:TestCapsMakeRequestsDead"},
 	},
 	{
 		"deferral-is-attempt", "a deferral counts as no attempt", "internal/script/park.lua",
@@ -219,7 +219,7 @@ var controls = []Control{
 	},
 	{
 		"monotonic-clock-only", "the earlier of the two clocks counts", "lock/lease.go",
-		"return min(t.Sub(now), t.Round(0).Sub(now.Round(0)))", "return t.Sub(now)", []string{"lock:TestEarlierClockCounts"},
+		"return min(t.Sub(now), t.Round(0).Sub(now.Round(0)))", "return t.Sub(now)", []string{"lock:TestTheClockThatSaysLessCounts"},
 	},
 	{
 		"context-not-ended", "the context ends with the lock", "lock/lease.go",
@@ -267,7 +267,7 @@ var controls = []Control{
 	},
 	{
 		"stale-block", "fences come from the block that was reserved", "lock/ticket.go",
-		"tk.next, tk.last, tk.turn = last-tk.block+1, last, time.Now()", "tk.next, tk.last, tk.turn = last, last+tk.block-1, time.Now()", []string{"lock:TestExclusionUnderStress", "lock:TestWaitersEnterInOrder"},
+		"tk.next, tk.last, tk.turn = last-tk.block+1, last, time.Now()", "tk.next, tk.last, tk.turn = last, last+tk.block-1, time.Now()", []string{"lock:TestFencesOfATurnAreItsOwn"},
 	},
 	{
 		"grant-to-nobody", "who does not listen gets no grant", "lock/prelude.lua",
@@ -295,7 +295,7 @@ var controls = []Control{
 	},
 	{
 		"half-open", "a subscription that answers no ping is replaced", "lock/mailbox.go",
-		"			case pinged || !heard:", "			case !heard:", []string{"lock:TestHalfOpenSubscriptionIsReplaced"},
+		"			case pinged || !heard:", "			case pinged && false || !heard:", []string{"lock:TestHalfOpenSubscriptionIsReplaced"},
 	},
 	{
 		"confirm-skipped", "a plain Acquire confirms its grant", "lock/ticket.go",
@@ -323,7 +323,7 @@ var controls = []Control{
 	},
 	{
 		"turn-without-time", "a turn ends with its time", "lock/ticket.go",
-		"if time.Since(tk.turn) >= s.l.cfg.TurnTime || past", "if past", []string{"lock:TestTurnIsBounded"},
+		"if time.Since(tk.turn) >= s.l.cfg.TurnTime || past", "if past", []string{"lock:TestTurnEndsWithItsTime"},
 	},
 	{
 		"first-tick-late", "the first tick comes after a third of what was granted", "lock/watchdog.go",
@@ -395,7 +395,7 @@ var controls = []Control{
 	},
 	{
 		"claimed-dropped", "what was claimed and cannot start is handed back", "listq/consume.go",
-		"			c.handBack(ctx, back)\n", "", []string{"listq:TestLostClaimHoldsMoreThanThereAreSlots", "listq:TestDrain"},
+		"			c.handBack(ctx, back)\n", "			_ = ctx\n", []string{"listq:TestLostClaimHoldsMoreThanThereAreSlots", "listq:TestDrain"},
 	},
 	{
 		"lost-claim-kept", "a stopping feeder hands back a claim whose reply was lost", "listq/consume.go",
@@ -431,7 +431,7 @@ var controls = []Control{
 	},
 	{
 		"undecodable-stays", "a request that cannot be decoded is dead", "listq/consume.go",
-		"			b.bury(ctx)\n", "", []string{"listq:TestUndecodableIsDead"},
+		"			b.bury(ctx)\n", "			_, _ = b, ctx\n", []string{"listq:TestCapsMakeRequestsDead"},
 	},
 	{
 		"max-wait-not-stored", "a request takes its longest wait along", "listq/request.go",
@@ -447,7 +447,7 @@ var controls = []Control{
 	},
 	{
 		"blind-probe", "a probe looks before it promotes", "delayq/queue.go",
-		"	if !held {\n		return q.Hint(ctx, lock)", "	if true {\n		return q.Hint(ctx, lock)", []string{"delayq:TestProbeLooksBeforeItPromotes"},
+		"	if !held {\n		return q.Hint(ctx, lock)", "	if held = false; !held {\n		return q.Hint(ctx, lock)", []string{"delayq:TestProbeLooksBeforeItPromotes"},
 	},
 
 	// The calls.
