@@ -37,3 +37,29 @@ func TestStaleSettlementPromotes(t *testing.T) {
 		}
 	})
 }
+
+// A feeder that stops leaves no clock behind that others would rely on, and a
+// token, so that one of them looks at once.
+func TestStoppedFeederLeavesATokenAndNoClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		q := listq.New(rdb, "q", listq.Config{Poll: time.Hour})
+		keys := q.Script().Keys()
+		e := script.Entry{ID: "a", Body: "not looked at yet"}
+		if _, _, err := q.Script().Schedule(t.Context(), e, script.In(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		stop := consume(t, q, listq.ConsumeConfig{}, func(context.Context, *listq.Delivery) error { return nil })
+		synctest.Wait()
+		if rdb.Exists(t.Context(), keys.Clock()).Val() != 1 {
+			t.Error("nobody keeps the time while the feeder runs")
+		}
+		stop()
+		if rdb.Exists(t.Context(), keys.Clock()).Val() != 0 {
+			t.Error("the feeder that stopped still keeps the time")
+		}
+		if n := rdb.LLen(t.Context(), keys.Wake()).Val(); n != 1 {
+			t.Errorf("%d tokens are left, want one", n)
+		}
+	})
+}

@@ -411,7 +411,7 @@ var controls = []Control{
 	},
 	{
 		"clock-not-handed-over", "a stopping feeder hands over the clock and a token", "listq/consume.go",
-		"	for range 2 {\n", "	for range 0 {\n", []string{"listq:TestShutdownHandsOver"},
+		"	for range 2 {\n", "	for range 0 {\n", []string{"listq:TestStoppedFeederLeavesATokenAndNoClock"},
 	},
 	{
 		"no-poll", "everybody looks once a poll", "listq/consume.go",
@@ -461,7 +461,7 @@ var controls = []Control{
 	},
 	{
 		"release-tells-nobody", "a release tells the queues that it names", "sidestep.go",
-		"		a.hint(ctx, s.key, s.queue, held)\n", "", []string{".:TestDeferredRunsOnceWhenTheLockIsReleased"},
+		"		a.hint(ctx, s.key, s.queue, held)\n", "		_ = held\n", []string{".:TestDeferredRunsOnceWhenTheLockIsReleased"},
 	},
 	{
 		"worker-tells-itself", "a worker leaves its own queue to its acknowledgement", "sidestep.go",
