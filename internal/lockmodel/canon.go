@@ -6,6 +6,9 @@ func (m *model) canon(s *state) {
 	for i := range s.p {
 		m.forget(&s.p[i])
 	}
+	if m.raw {
+		return
+	}
 	for i := range s.p {
 		s.renumberTokens(i)
 	}

@@ -171,6 +171,7 @@ type step struct {
 	state state
 	label string
 	wrong string // what it breaks
+	event Event  // in a Walk
 }
 
 // model makes the steps.
@@ -179,11 +180,13 @@ type model struct {
 	labels bool // whether to write labels, which is slow
 	steps  []step
 	wrong  string // what the step under way breaks
+	raw    bool   // in a Walk: nothing is numbered anew
+	event  Event
 }
 
 func (m *model) emit(s state, format string, args ...any) {
-	st := step{wrong: m.wrong}
-	m.wrong = ""
+	st := step{wrong: m.wrong, event: m.event}
+	m.wrong, m.event = "", Event{}
 	m.canon(&s)
 	st.state = s
 	if m.labels {

@@ -40,6 +40,7 @@ func (m *model) run(s *state, o op, token uint8, r *request) {
 			m.serve(s, 0)
 		}
 	}
+	m.happened(s, o, token, a.answer)
 	if r == nil {
 		return
 	}

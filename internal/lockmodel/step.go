@@ -43,7 +43,7 @@ func (m *model) server(s *state) (prompt bool) {
 			n := *s
 			nr := n.p[i].requests()[k]
 			m.run(&n, r.op, r.token, nr)
-			wrong := m.wrong
+			wrong, event := m.wrong, m.event
 			m.emit(n, "p%d: %v(%d) runs: %v; lock=%d ttl=%d line=%v fence=%d", i, r.op, r.token, nr.answer, n.lock, n.ttl, n.line, n.fence)
 			if s.left.copies == 0 {
 				continue
@@ -52,7 +52,7 @@ func (m *model) server(s *state) (prompt bool) {
 				if n.copies[c].op == nothing {
 					n.left.copies--
 					n.copies[c].op, n.copies[c].token = r.op, r.token
-					m.wrong = wrong
+					m.wrong, m.event = wrong, event
 					m.emit(n, "p%d: %v(%d) runs: %v, and a copy of it stays under way", i, r.op, r.token, nr.answer)
 					break
 				}
@@ -397,6 +397,9 @@ func (m *model) tick(s *state, prompt bool) {
 	if n.ttl > 0 {
 		if n.ttl--; n.ttl == 0 {
 			n.lock, n.claimed = 0, 0
+			if m.raw {
+				m.event.Script = "expire"
+			}
 		}
 	}
 	wanted := false

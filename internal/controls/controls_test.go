@@ -1,0 +1,74 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const root = "../.."
+
+// Every patch applies exactly once, to one file of the code, and changes it; every
+// test that it names exists.
+func TestControlsFollowTheCode(t *testing.T) {
+	names := map[string]bool{}
+	funcs := map[string]string{} // the text of the tests of each folder
+	for _, c := range controls {
+		if names[c.Name] || c.Name == "" || c.Rule == "" || strings.Contains(c.Rule+c.Name, "|") {
+			t.Errorf("%q: its name is not unique, or it lacks a rule", c.Name)
+		}
+		names[c.Name] = true
+		if strings.HasSuffix(c.File, "_test.go") {
+			t.Errorf("%s breaks a test", c.Name)
+		}
+		if src, err := c.patched(root); err != nil {
+			t.Errorf("%s: %v", c.Name, err)
+		} else if old, _ := os.ReadFile(filepath.Join(root, c.File)); string(old) == string(src) {
+			t.Errorf("%s changes nothing", c.Name)
+		}
+		if len(c.Tests) == 0 {
+			t.Errorf("%s names no test", c.Name)
+		}
+		for _, test := range c.Tests {
+			folder, name, _ := strings.Cut(test, ":")
+			if _, ok := funcs[folder]; !ok {
+				files, _ := filepath.Glob(filepath.Join(root, folder, "*_test.go"))
+				for _, f := range files {
+					b, err := os.ReadFile(f)
+					if err != nil {
+						t.Fatal(err)
+					}
+					funcs[folder] += string(b)
+				}
+			}
+			if !strings.Contains(funcs[folder], "\nfunc "+name+"(t *testing.T)") {
+				t.Errorf("%s: there is no test %s", c.Name, test)
+			}
+		}
+	}
+}
+
+// The table in docs/controls.md has a row for each control, and no others, and
+// says that each was caught.
+func TestTheTableIsWritten(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs/controls.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text2, _ := strings.Cut(string(text), begin)
+	text2, _, ok := strings.Cut(text2, end)
+	rows := regexp.MustCompile(`(?m)^\| ([a-z0-9-]+) \|`).FindAllStringSubmatch(text2, -1)
+	if !ok || len(rows) != len(controls) {
+		t.Fatalf("the table has %d rows for %d controls: go run ./internal/controls -all -write docs/controls.md", len(rows), len(controls))
+	}
+	for i, c := range controls {
+		if rows[i][1] != c.Name {
+			t.Errorf("row %d is of %s, want %s", i+1, rows[i][1], c.Name)
+		}
+	}
+	if strings.Contains(text2, "**nothing**") || strings.Contains(text2, "**error**") {
+		t.Error("a control was not caught")
+	}
+}

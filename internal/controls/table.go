@@ -1,0 +1,490 @@
+package main
+
+// The suites that check a queue's scripts as a whole, besides the regression test
+// of the rule.
+const (
+	scriptModel = "internal/script:TestModel"
+	scriptTable = "internal/script:TestScripts"
+	queueWalks  = "internal/queuemodel:TestTheScriptsDoWhatTheModelDoes"
+	lockTable   = "lock:TestScripts"
+	lockWalks   = "lock:TestScriptsDoWhatTheModelDoes"
+)
+
+// scripts are the tests of a control of a queue's scripts.
+func scripts(own ...string) []string {
+	var out []string
+	for _, name := range own {
+		out = append(out, "internal/script:"+name)
+	}
+	return append(out, scriptModel, queueWalks)
+}
+
+var controls = []Control{
+	// The queue's scripts: docs/queue.md §2 and §5.
+	{
+		"gate-forgets-itself", "the gate lets through the request that has the turn", "internal/script/claim.lua",
+		"if h ~= id then pass = false end", "pass = false", scripts("TestGateRecognisesItself"),
+	},
+	{
+		"gate-ignores-turn", "the gate stops all others while a request has the turn", "internal/script/claim.lua",
+		"if h ~= id then pass = false end", "pass = true", scripts("TestGateStopsASecondDelivery"),
+	},
+	{
+		"gate-ignores-line", "the gate stops who comes while others stand in line", "internal/script/claim.lua",
+		"elseif oldest(s.lock) then", "elseif false then", []string{scriptModel, queueWalks},
+	},
+	{
+		"promote-regardless", "promote does nothing while a request has the turn", "internal/script/prelude.lua",
+		"  if turn(lock) then return 0 end", "  turn(lock)", scripts("TestPromoteDoesNothingWhileHeld"),
+	},
+	{
+		"promote-without-turn", "who is promoted has the turn at once", "internal/script/prelude.lua",
+		"      call('HSET', held, lock, id)\n", "", scripts("TestGateLetsThePromotedPassTheParked"),
+	},
+	{
+		"promote-silently", "promote pushes a token", "internal/script/prelude.lua",
+		"      token()\n      return 1", "      return 1", scripts("TestPromotePushesToken"),
+	},
+	{
+		"promote-newest", "the oldest in line is promoted", "internal/script/prelude.lua",
+		"call('ZRANGEBYLEX', parked, '[' .. lock .. '\\0', '(' .. lock .. '\\1', 'LIMIT', 0, 1)[1]",
+		"call('ZREVRANGEBYLEX', parked, '(' .. lock .. '\\1', '[' .. lock .. '\\0', 'LIMIT', 0, 1)[1]",
+		[]string{scriptModel, queueWalks, "delayq:TestParkedRequestsLeaveInOrder"},
+	},
+	{
+		"promotion-unbounded", "one promotion buries a bounded number", "internal/script/prelude.lua",
+		"  for _ = 1, 32 do", "  for _ = 1, 3200 do", []string{"internal/script:TestPromotionBound"},
+	},
+	{
+		"expiry-clears-turn", "a request whose lease ended keeps its turn", "internal/script/claim.lua",
+		"      call('LPUSH', ready, id)\n", "      call('LPUSH', ready, id)\n      call('HDEL', held, s.lock)\n", scripts("TestLeaseExpiryKeepsTurn"),
+	},
+	{
+		"requeue-clears-turn", "a request that is handed back keeps its turn", "internal/script/requeue.lua",
+		"    call('LPUSH', ready, id)\n", "    call('LPUSH', ready, id)\n    call('HDEL', held, s.lock)\n", scripts("TestRequeueKeepsTurn"),
+	},
+	{
+		"park-keeps-turn", "a parked request has no turn", "internal/script/park.lua",
+		"if call('HGET', held, s.lock) == id then call('HDEL', held, s.lock) end", "", scripts("TestParkClearsTurnWithoutPromoting"),
+	},
+	{
+		"park-promotes", "park promotes nobody", "internal/script/park.lua",
+		"if call('HGET', held, s.lock) == id then call('HDEL', held, s.lock) end", "leave(id, s)", scripts("TestParkClearsTurnWithoutPromoting"),
+	},
+	{
+		"park-mints-anew", "who is parked again keeps its place in line", "internal/script/park.lua",
+		"line(id, s, now + tonumber(ARGV[3]))", "s.seq = 0\nmint(s)\nline(id, s, now + tonumber(ARGV[3]))", []string{scriptModel, queueWalks},
+	},
+	{
+		"cancel-keeps-turn", "cancel frees the turn", "internal/script/cancel.lua",
+		"leave(id, s)\n", "", scripts("TestCancelFreesTurn"),
+	},
+	{
+		"nack-promotes-nobody", "nack promotes the next", "internal/script/nack.lua",
+		"if ARGV[6] ~= '1' then leave(id, s) end", "if ARGV[6] ~= '1' and call('HGET', held, s.lock) == id then call('HDEL', held, s.lock) end", scripts("TestNackAndBuryPromote"),
+	},
+	{
+		"bury-promotes-nobody", "bury promotes the next", "internal/script/bury.lua",
+		"leave(id, s)\n", "call('HDEL', held, s.lock)\n", scripts("TestNackAndBuryPromote"),
+	},
+	{
+		"ack-promotes-nobody", "ack promotes the next", "internal/script/prelude.lua",
+		"do leave(l[1], l[2]) end", "do call('HDEL', held, l[2].lock) end", scripts("TestAckThatPromotesPushesToken"),
+	},
+	{
+		"strict-nack-steps-out", "in strict order a failed request keeps the turn", "internal/script/nack.lua",
+		"if ARGV[6] ~= '1' then leave(id, s) end", "leave(id, s)", scripts("TestStrictNackBlocksTheLine"),
+	},
+	{
+		"any-token", "only the holder of the lease may settle", "internal/script/prelude.lua",
+		"  if s.token ~= tok then return 0 end\n", "", scripts("TestLateParkIsStale"),
+	},
+	{
+		"any-place", "only a leased request can be settled", "internal/script/prelude.lua",
+		"  if s.place == 'l' then return 1 end\n  return 2", "  return 1", []string{scriptModel, queueWalks},
+	},
+	{
+		"extend-any-token", "only the holder of the lease may extend it", "internal/script/extend.lua",
+		"s.place == 'l' and s.token == ARGV[i + 1]", "s.place == 'l'", []string{scriptModel},
+	},
+	{
+		"push-by-body", "a finished request is remembered by push", "internal/script/prelude.lua",
+		"local memory = call('ZSCORE', gone, id)", "local memory", scripts("TestPushAfterDoneStaysDone"),
+	},
+	{
+		"ack-forgets", "an acknowledged request is remembered", "internal/script/prelude.lua",
+		"if #kept > 0 then call('ZADD', gone, unpack(kept)) end", "", scripts("TestPushAfterDoneStaysDone"),
+	},
+	{
+		"cancel-forgets", "a cancelled request is remembered", "internal/script/prelude.lua",
+		"    call('ZADD', gone, whole(now + window), id)\n", "", scripts("TestPushAfterCancelStaysCancelled"),
+	},
+	{
+		"claim-unrecorded", "a claim that is sent again answers the same", "internal/script/claim.lua",
+		"  call('SET', last, table.concat(record, '\\n'), 'PX', math.max(lease, 300000))\n", "", scripts("TestClaimSentAgain"),
+	},
+	{
+		"old-claim-claims", "a claim older than the last does nothing", "internal/script/claim.lua",
+		"  if ctr < c then", "  if false then", scripts("TestClaimSentAgain"),
+	},
+	{
+		"claim-by-body", "claim takes only what is ready", "internal/script/claim.lua",
+		"      if s and s.place == 'r' then\n        seen", "      if s then\n        seen", scripts("TestRescheduledIdSkippedInReady"),
+	},
+	{
+		"claim-eats-token", "a claim leaves a token if ready is not empty", "internal/script/claim.lua",
+		"if more then token() end\n", "", scripts("TestClaimLeavesToken"),
+	},
+	{
+		"push-silently", "push pushes a token", "internal/script/push.lua",
+		"if call('LLEN', ready) > 0 then token() end\n", "", scripts("TestClaimLeavesToken"),
+	},
+	{
+		"head-silently", "what becomes due first pushes a token", "internal/script/prelude.lua",
+		"  if call('ZRANGE', delayed, 0, 0)[1] == member then token() end\n", "", scripts("TestEarlierHeadTakesClock"),
+	},
+	{
+		"two-tokens", "at most one token stands", "internal/script/prelude.lua",
+		"if not quiet and call('LLEN', wake) == 0 then", "if not quiet then", []string{scriptModel, queueWalks},
+	},
+	{
+		"no-probe", "who stands in line has a probe", "internal/script/prelude.lua",
+		"if call('ZADD', delayed, 'LT', 'CH', whole(due), probe(s.lock)) > 0 then headed(probe(s.lock)) end", "", []string{scriptModel, queueWalks},
+	},
+	{
+		"probe-not-rearmed", "a probe that was due is due again", "internal/script/claim.lua",
+		"  call('ZADD', delayed, whole(at), probe(lock))", "  call('ZREM', delayed, probe(lock))", []string{scriptModel, queueWalks},
+	},
+	{
+		"probe-ignores-turn", "no look at a lock while a request has the turn", "internal/script/claim.lua",
+		"  if not id then probes[#probes + 1] = lock end", "  probes[#probes + 1] = lock", []string{scriptModel, queueWalks},
+	},
+	{
+		"probe-left-behind", "a probe goes with the last in line", "internal/script/prelude.lua",
+		"  if not oldest(lock) then call('ZREM', delayed, probe(lock)) end\n", "", []string{scriptModel, queueWalks},
+	},
+	{
+		"clock-kept", "what is due earlier takes the clock", "internal/script/claim.lua",
+		" or deadline <= now or head < deadline then", " or deadline <= now then", scripts("TestEarlierHeadTakesClock")[:2],
+	},
+	{
+		"yield-keeps-clock", "who stops gives up the clock", "internal/script/yield.lua",
+		"if owner == ARGV[1] then call('DEL', clock) end\n", "", scripts("TestYieldHandsOverClock")[:2],
+	},
+	{
+		"yield-silently", "who stops pushes a token", "internal/script/yield.lua",
+		"token()\n", "", scripts("TestYieldHandsOverClock")[:2],
+	},
+	{
+		"max-wait-ignored", "who waited too long is dead", "internal/script/prelude.lua",
+		"return s.maxwait > 0 and s.accepted + s.maxwait <= now end", "return false end", []string{scriptModel, queueWalks, "delayq:TestMaxWaitAndDeferrals"},
+	},
+	{
+		"crash-loop-ignored", "who comes back without an end too often is dead", "internal/script/claim.lua",
+		"if most > 0 and s.deliveries - s.attempts - s.deferrals >= most then", "if false then", []string{scriptTable, queueWalks, "listq:TestCapsMakeRequestsDead"},
+	},
+	{
+		"deferral-is-attempt", "a deferral counts as no attempt", "internal/script/park.lua",
+		"s.deferrals = s.deferrals + 1", "s.attempts = s.attempts + 1", []string{scriptModel},
+	},
+	{
+		"nack-uncounted", "a failure counts as an attempt", "internal/script/nack.lua",
+		"  s.attempts = s.attempts + 1\n", "", []string{scriptModel},
+	},
+	{
+		"early", "nothing runs before it is due", "internal/script/claim.lua",
+		"call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, bound)", "call('ZRANGEBYSCORE', delayed, '-inf', whole(now + 30000), 'LIMIT', 0, bound)", []string{scriptModel, "delayq:TestScheduledRequestsRunOnTime"},
+	},
+	{
+		"reschedule-again", "a reschedule that is sent again changes nothing", "internal/script/reschedule.lua",
+		"if s.stamp == ARGV[3] then return {2, due, buried} end\n", "", []string{scriptModel},
+	},
+	{
+		"revive-keeps-place", "who is revived stands at the tail", "internal/script/revive.lua",
+		"mint(new)", "new.seq = s.seq", []string{scriptModel, queueWalks},
+	},
+
+	// The lock: docs/lock.md.
+	{
+		"count-from-receipt", "a grant counts by the anchor rule", "lock/ticket.go",
+		"limit.Before(deadline) || s.l.fromReceipt {", "true {", []string{"lock:TestAnchorRule"},
+	},
+	{
+		"count-from-reply", "a lease counts from when it was asked for", "lock/try.go",
+		"validUntil(ls.since, ls.ttl)", "validUntil(time.Now(), ls.ttl)", []string{"lock:TestReplyLaterThanTheLeaseIsNoLock"},
+	},
+	{
+		"late-reply-is-a-lock", "a reply later than the lease is no lock", "lock/try.go",
+		"	if past(ls.deadline) {\n		t.clean()", "	if false {\n		t.clean()", []string{"lock:TestReplyLaterThanTheLeaseIsNoLock"},
+	},
+	{
+		"monotonic-clock-only", "the earlier of the two clocks counts", "lock/lease.go",
+		"return min(t.Sub(now), t.Round(0).Sub(now.Round(0)))", "return t.Sub(now)", []string{"lock:TestTheClockThatSaysLessCounts"},
+	},
+	{
+		"context-not-ended", "the context ends with the lock", "lock/lease.go",
+		"		lk.cancel(cause)\n", "", []string{"lock:TestLostLockEndsContextInTime", "lock:TestMaxHold"},
+	},
+	{
+		"context-ended-late", "the context ends before the lease does, without an answer", "lock/hold.go",
+		"	ls.arm()\n", "", []string{"lock:TestLostLockEndsContextInTime"},
+	},
+	{
+		"stay-behind-lapsed", "waiters leave a lapsed holder behind", "lock/lease.go",
+		"		ls.tk.slot.ended(ls.tk)\n", "", []string{"lock:TestLapsedHolderIsLeftBehind"},
+	},
+	{
+		"extend-creates", "extend never takes a free lock", "lock/extend.lua",
+		"  if redis.call('GET', key) == ARGV[2 * i - 1] then", "  if redis.call('SET', key, ARGV[2 * i - 1]) then", []string{"lock:TestExtendRevivesNothing", lockWalks},
+	},
+	{
+		"release-any", "release compares the token", "lock/release.lua",
+		"if held ~= ARGV[1] then", "if not held then", []string{lockTable, lockWalks},
+	},
+	{
+		"release-keeps-entry", "release leaves the line", "lock/release.lua",
+		"if ARGV[3] ~= '' then redis.call('ZREM', KEYS[3], ARGV[3]) end\n", "", []string{lockWalks, "lock:TestCancelledWaitLeavesTheLine"},
+	},
+	{
+		"acquire-forgets-itself", "acquire recognises its own token", "lock/acquire.lua",
+		"if held == me then", "if false then", []string{lockTable, lockWalks, "lock:TestLostReplyIsSentAgain"},
+	},
+	{
+		"acquire-past-the-line", "a free lock goes to the first in line", "lock/acquire.lua",
+		"if entry == '' or redis.call('ZCARD', KEYS[3]) == 0 then", "if true then", []string{lockTable, lockWalks},
+	},
+	{
+		"mint-after-write", "the fence is minted before the lock is written", "lock/acquire.lua",
+		"  local f = mint(k, margin)\n  redis.call('SET', KEYS[1], me, 'PX', lease)\n", "  redis.call('SET', KEYS[1], me, 'PX', lease)\n  local f = mint(k, margin)\n", []string{"lock:TestFaultOfTheFenceStrandsNothing"},
+	},
+	{
+		"fence-from-clock", "fences grow though the clock steps back", "lock/prelude.lua",
+		"math.max((tonumber(redis.call('GET', key) or 0) or 0) + 1, clock) + k - 1", "clock + k - 1", []string{"lock:TestFenceGrowsThoughTheClockStepsBack"},
+	},
+	{
+		"fence-from-counter", "fences grow though the data are lost", "lock/prelude.lua",
+		"or 0) + 1, clock) + k - 1", "or 0) + 1, 0) + k - 1", []string{"lock:TestFenceGrowsThroughAFlush"},
+	},
+	{
+		"stale-block", "fences come from the block that was reserved", "lock/ticket.go",
+		"tk.next, tk.last, tk.turn = last-tk.block+1, last, time.Now()", "tk.next, tk.last, tk.turn = last, last+tk.block-1, time.Now()", []string{"lock:TestFencesOfATurnAreItsOwn"},
+	},
+	{
+		"grant-to-nobody", "who does not listen gets no grant", "lock/prelude.lua",
+		"      redis.call('DEL', KEYS[1])\n", "", []string{lockTable, lockWalks},
+	},
+	{
+		"join-again-at-the-tail", "who joins again keeps the place", "lock/prelude.lua",
+		"redis.call('ZADD', KEYS[3], 'NX', text(now), entry)", "redis.call('ZADD', KEYS[3], text(now), entry)", []string{lockWalks},
+	},
+	{
+		"line-for-ever", "the line has an expiry", "lock/prelude.lua",
+		"  if redis.call('PTTL', KEYS[3]) < keep then redis.call('PEXPIRE', KEYS[3], keep) end\n", "", []string{lockTable},
+	},
+	{
+		"long-timer", "a waiter asks again after a claim lease", "lock/ticket.go",
+		"	d := claim\n", "	d := max(s.left, claim)\n", []string{"lock:TestDeadWaiterCostsAClaimLease"},
+	},
+	{
+		"unknown-grant-ignored", "a grant for nobody is given back", "lock/mailbox.go",
+		"		l.live[g.value] = ls\n		l.giveBack(ls)\n", "		l.live[g.value] = ls\n", []string{"lock:TestUnknownGrantIsGivenBack"},
+	},
+	{
+		"anchor-survives", "a new subscription drops the anchor and asks again", "lock/mailbox.go",
+		"			s.tk.anchored = false\n			s.again(s.acquire())\n", "", []string{"lock:TestWaiterRejoinsAfterItsSubscriptionIsKilled"},
+	},
+	{
+		"half-open", "a subscription that answers no ping is replaced", "lock/mailbox.go",
+		"			case pinged || !heard:", "			case pinged && false || !heard:", []string{"lock:TestHalfOpenSubscriptionIsReplaced"},
+	},
+	{
+		"confirm-skipped", "a plain Acquire confirms its grant", "lock/ticket.go",
+		"if tk.anchored && !s.fifo[0].plain {", "if tk.anchored {", []string{"lock:TestGrantedAcquireConfirms"},
+	},
+	{
+		"cancel-leaves-entry", "who gives up waiting leaves the line", "lock/ticket.go",
+		"			s.abandoned()\n", "", []string{"lock:TestCancelledWaitLeavesTheLine"},
+	},
+	{
+		"orphan-of-a-try", "what a cancelled try is granted is given back", "lock/try.go",
+		"	if t.abandoned {", "	if false {", []string{"lock:TestDeadlineIsHonouredAndLeavesNoOrphan"},
+	},
+	{
+		"release-with-context", "release does not end with its context", "lock/lock.go",
+		"d.run(detached(ctx))", "d.run(ctx)", []string{"lock:TestReleaseWithEndedContext"},
+	},
+	{
+		"hand-off-past-the-deadline", "a hand-off keeps the deadline", "lock/ticket.go",
+		"s.l.cfg.TurnTime || past(tk.deadline) {", "s.l.cfg.TurnTime {", []string{"lock:TestNoHandOffPastTheDeadline"},
+	},
+	{
+		"turn-without-fences", "a turn ends with its block of fences", "lock/ticket.go",
+		" || tk.next > tk.last || s.l.closed {", " || s.l.closed {", []string{"lock:TestTurnIsBounded"},
+	},
+	{
+		"turn-without-time", "a turn ends with its time", "lock/ticket.go",
+		"if time.Since(tk.turn) >= s.l.cfg.TurnTime || past", "if past", []string{"lock:TestTurnEndsWithItsTime"},
+	},
+	{
+		"first-tick-late", "the first tick comes after a third of what was granted", "lock/watchdog.go",
+		"ls.since.Add(ls.granted / 3)", "ls.since.Add(ls.ttl / 3)", []string{"lock:TestGrantedHoldExtendsInTime"},
+	},
+	{
+		"look-only", "a look registers the queue", "lock/look.lua",
+		"redis.call('SADD', KEYS[2], ARGV[1])\n", "", []string{"lock:TestLookAndReported", queueWalks},
+	},
+	{
+		"report-twice", "a release takes the registrations away", "lock/release.lua",
+		"redis.call('DEL', KEYS[4])\n", "", []string{"lock:TestLookAndReported", queueWalks},
+	},
+	{
+		"adopt-any", "adopt compares the token", "lock/adopt.lua",
+		"  if string.sub(held, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return 0 end\n", "", []string{"lock:TestAdopt"},
+	},
+	{
+		"no-write-back", "a majority knows the fence before a quorum's lock is entered", "lock/quorum.go",
+		"if agree < q.majority && !q.noRaise {", "if agree < 0 && !q.noRaise {", []string{"lock:TestQuorumFencesGrow", "lock:TestQuorumWriteBackCommands"},
+	},
+	{
+		"raise-counts-all", "only nodes that still hold the token acknowledge a fence", "lock/raise.lua",
+		"return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0", "return 1", []string{"lock:TestRaiseCountsHoldersOnly"},
+	},
+	{
+		"votes-kept", "votes short of a majority are taken back", "lock/quorum.go",
+		"	if !answered || mayHaveGranted(c) {", "	if false {", []string{"lock:TestQuorumLeavesNoOrphan"},
+	},
+	{
+		"discard-any", "a vote is taken back by its own token", "lock/discard.lua",
+		"if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", "", []string{"lock:TestDiscardComparesTheToken"},
+	},
+
+	// The resource's side.
+	{
+		"memory-lets-stale-in", "a smaller fence is refused, in memory", "fence/memory.go",
+		"if fence < k.seen && !k.gone {", "if false {", []string{"fence:TestMemoryOrdersHolders", "fence:TestMemoryLostUpdate"},
+	},
+	{
+		"memory-register-stays", "a larger fence raises the register, in memory", "fence/memory.go",
+		"	k.seen = fence\n", "", []string{"fence:TestMemoryOrdersHolders", "fence:TestMemoryLostUpdate"},
+	},
+	{
+		"redis-lets-stale-in", "a smaller fence is refused, in Redis", "fence/guard.lua",
+		"  if fence < seen then return", "  if false then return", []string{"fence:TestRedisOrdersHolders", "fence:TestRedisLostUpdate"},
+	},
+	{
+		"redis-register-stays", "a larger fence raises the register, in Redis", "fence/guard.lua",
+		"  elseif fence > seen then redis.call('SET', KEYS[1], ARGV[1]) end", "  end", []string{"fence:TestRedisOrdersHolders", "fence:TestRedisLostUpdate"},
+	},
+
+	// The loops of the queues.
+	{
+		"ack-first", "a request is acknowledged after its handler", "listq/consume.go",
+		"	return c.handler(ctx, d)", "	_ = d.Ack(ctx)\n	return c.handler(ctx, d)", []string{"listq:TestNackedRequestComesBackOnTime", "listq:TestDeadWorkersRequestRunsAgainWithinOneLease"},
+	},
+	{
+		"lost-lease-goes-on", "the context ends with the lease", "listq/consume.go",
+		"		cancel(ErrStale)\n", "", []string{"listq:TestLostLeaseEndsTheContext"},
+	},
+	{
+		"leases-not-renewed", "a running request's lease is renewed", "listq/consume.go",
+		"	every := c.queue.cfg.Lease / 3\n", "	every := c.queue.cfg.Lease * 3\n", []string{"listq:TestRenewalKeepsALongRequest"},
+	},
+	{
+		"panic-kills", "a handler's panic ends nothing but the handler", "listq/consume.go",
+		"		v := recover()\n", "		var v any\n", []string{"listq:TestPanicAndGoexitCountAnAttempt"},
+	},
+	{
+		"claimed-dropped", "what was claimed and cannot start is handed back", "listq/consume.go",
+		"			c.handBack(ctx, back)\n", "			_ = ctx\n", []string{"listq:TestLostClaimHoldsMoreThanThereAreSlots", "listq:TestDrain"},
+	},
+	{
+		"lost-claim-kept", "a stopping feeder hands back a claim whose reply was lost", "listq/consume.go",
+		"	if lost {\n", "	if false {\n", []string{"listq:TestStoppingHandsBackALostClaim"},
+	},
+	{
+		"more-than-slots", "no more handlers run than there are slots", "listq/consume.go",
+		"		if n == 0 || d.left() <= 0", "		if d.left() <= 0", []string{"listq:TestLostClaimHoldsMoreThanThereAreSlots"},
+	},
+	{
+		"drain-counts", "a handler that the drain ended counts no attempt", "listq/consume.go",
+		"if errors.Is(cause, ErrStale) || errors.Is(cause, ErrDraining) {", "if errors.Is(cause, ErrStale) {", []string{"listq:TestDrain"},
+	},
+	{
+		"clock-not-handed-over", "a stopping feeder hands over the clock and a token", "listq/consume.go",
+		"	for range 2 {\n", "	for range 0 {\n", []string{"listq:TestStoppedFeederLeavesATokenAndNoClock"},
+	},
+	{
+		"no-poll", "everybody looks once a poll", "listq/consume.go",
+		"		wait := jitter(c.queue.cfg.Poll)\n", "		wait := time.Hour\n", []string{"listq:TestLostTokenCostsAPoll", "delayq:TestDeadTimekeeperCostsAPoll"},
+	},
+	{
+		"waker-never-pauses", "the waker pauses while no slot is free", "listq/waker.go",
+		"freed != nil || c.more.Load() {", "freed != nil && ctx.Err() != nil {", []string{"listq:TestBusyConsumerIsQuiet"},
+	},
+	{
+		"stale-tells-nobody", "a worker whose settlement was stale promotes the next", "listq/delivery.go",
+		"if d.Lock != \"\" && verb != \"park\" {", "if false {", []string{"listq:TestStaleSettlementPromotes", "listq:TestStaleWorkerChangesNothing"},
+	},
+	{
+		"payload-unlimited", "a payload over the limit is refused", "listq/request.go",
+		"limit > 0 && len(r.Payload) > limit {", "limit < 0 {", []string{"listq:TestInvalidRequests", ".:TestFaultPayloadCannotBeStored"},
+	},
+	{
+		"undecodable-stays", "a request that cannot be decoded is dead", "listq/consume.go",
+		"			b.bury(ctx)\n", "			_, _ = b, ctx\n", []string{"listq:TestCapsMakeRequestsDead"},
+	},
+	{
+		"max-wait-not-stored", "a request takes its longest wait along", "listq/request.go",
+		"Lock: r.Lock, MaxWait: r.MaxWait}, nil", "Lock: r.Lock}, nil", []string{"delayq:TestMaxWaitAndDeferrals"},
+	},
+	{
+		"max-deferrals-ignored", "a request that was deferred too often is dead", "delayq/queue.go",
+		"		return s.Park(ctx, l, after, maxDeferrals)", "		return s.Park(ctx, l, after, 0)", []string{"delayq:TestMaxWaitAndDeferrals"},
+	},
+	{
+		"look-promotes-nobody", "who parked and finds the lock free promotes", "delayq/queue.go",
+		"	if held {\n		return nil\n	}\n	return q.Hint(ctx, lock)", "	if held {\n		return nil\n	}\n	return nil", []string{"delayq:TestRegisterClosesTheGap"},
+	},
+	{
+		"blind-probe", "a probe looks before it promotes", "delayq/queue.go",
+		"	if !held {\n		return q.Hint(ctx, lock)", "	if held = false; !held {\n		return q.Hint(ctx, lock)", []string{"delayq:TestProbeLooksBeforeItPromotes"},
+	},
+
+	// The calls.
+	{
+		"no-look-after-parking", "a direct call looks at the lock after it parked", "queue.go",
+		"		q.announce(ctx, p, req.Lock)\n", "", []string{".:TestLostWakeUp"},
+	},
+	{
+		"no-look-of-a-worker", "a worker looks at the lock after it parked", "queue.go",
+		"		q.announce(ctx, p, d.Lock)\n", "", []string{".:TestLostWakeUpOfAWorker"},
+	},
+	{
+		"release-tells-nobody", "a release tells the queues that it names", "sidestep.go",
+		"		a.hint(ctx, s.key, s.queue, held)\n", "		_ = held\n", []string{".:TestDeferredRunsOnceWhenTheLockIsReleased"},
+	},
+	{
+		"worker-tells-itself", "a worker leaves its own queue to its acknowledgement", "sidestep.go",
+		"		if name != own {", "		if own != \"\" || name != own {", []string{".:TestWorkerTellsItsOwnQueueOnce"},
+	},
+	{
+		"ended-context-defers", "a call whose context ended stores nothing", "task.go",
+		"	if cause := context.Cause(ctx); cause != nil {", "	if cause := context.Cause(ctx); false {", []string{".:TestContextThatEndsAfterTheRefusal"},
+	},
+	{
+		"unavailable-counts", "a lock that Redis did not give costs no attempt", "task.go",
+		"		return d.Delay(ctx, unavailablePause, err.Error())", "		return t.failed(ctx, d, err)", []string{".:TestLocksUnavailableBurnsNoAttempt"},
+	},
+	{
+		"undecodable-payload-done", "a payload that cannot be decoded is dead, not done", "task.go",
+		"		return d.Bury(ctx, \"undecodable payload: \"+err.Error())", "		return nil", []string{".:TestFaultPayloadCannotBeDecoded"},
+	},
+	{
+		"unknown-task-done", "a request of an unknown task is dead, not done", "queue.go",
+		"					return d.Bury(ctx, fmt.Sprintf(\"unknown task %q\", d.Task))", "					return nil", []string{".:TestFaultUnknownTask"},
+	},
+	{
+		"order-not-strict", "StrictOrder keeps the order through failures", "task.go",
+		"	case t.cfg.strict:", "	case false:", []string{".:TestOrderAfterAFailure"},
+	},
+}

@@ -1,0 +1,459 @@
+package queuemodel
+
+// script is one of the scripts of internal/script.
+type script uint8
+
+// The scripts that are modelled. rearm moves a time, and there are none here;
+// extend is a lease that has not ended; yield is in the clock's model.
+const (
+	noScript script = iota
+	push
+	schedule
+	parknew
+	claim
+	ack
+	nack
+	park
+	bury
+	requeue
+	promote
+	cancel
+	reschedule
+	revive
+)
+
+var scripts = [...]string{
+	"", "push", "schedule", "parknew", "claim", "ack", "nack", "park", "bury", "requeue", "promote", "cancel", "reschedule", "revive",
+}
+
+// String returns the name of the script's file, without .lua.
+func (x script) String() string { return scripts[x] }
+
+// Scripts returns the names of the scripts that are modelled.
+func Scripts() []string { return scripts[1:] }
+
+// The stamps of the operator's calls: of each kind one for a request.
+const (
+	rescheduled = iota + 1
+	revived
+)
+
+// The words that the scripts share have the names of prelude.lua.
+
+func (s *state) sayToken() { s.wake = 1 }
+
+func (m *model) rpush(s *state, id uint8) {
+	for i := range s.list {
+		if s.list[i] == 0 {
+			s.list[i] = id
+			return
+		}
+	}
+	m.wrong = "bound: ready"
+}
+
+func (m *model) lpush(s *state, id uint8) {
+	if s.list[readySize-1] != 0 {
+		m.wrong = "bound: ready"
+	}
+	copy(s.list[1:], s.list[:readySize-1])
+	s.list[0] = id
+}
+
+func (s *state) lpop() uint8 {
+	id := s.list[0]
+	copy(s.list[:], s.list[1:])
+	s.list[readySize-1] = 0
+	return id
+}
+
+func (m *model) mint(s *state, id uint8) {
+	if m.lock(id) != 0 && s.seq[id] == 0 {
+		most := uint8(0)
+		for _, q := range s.seq {
+			most = max(most, q)
+		}
+		s.seq[id] = most + 1
+	}
+}
+
+// oldest is who of those parked on a lock has stood in line longest; 0: nobody.
+func (m *model) oldest(s *state, k uint8) uint8 {
+	first := uint8(0)
+	for i := uint8(1); i <= m.ids(); i++ {
+		if s.inParked.has(i) && m.lock(i) == k && (first == 0 || s.seq[i] < s.seq[first]) {
+			first = i
+		}
+	}
+	return first
+}
+
+func (m *model) unprobe(s *state, k uint8) {
+	if m.oldest(s, k) == 0 {
+		s.probe.drop(k)
+	}
+}
+
+func (s *state) bury(id uint8) {
+	s.place[id] = dead
+	s.inDead.add(id)
+}
+
+// promote. quiet: within a claim, which looks itself.
+func (m *model) promote(s *state, k uint8, quiet bool) {
+	if s.held[k] != 0 && !m.c.Off.PromoteRegardless {
+		return
+	}
+	for {
+		id := m.oldest(s, k)
+		if id == 0 {
+			s.probe.drop(k)
+			return
+		}
+		s.inParked.drop(id)
+		m.unprobe(s, k)
+		if m.overdue {
+			m.overdue = false
+			s.bury(id)
+			continue
+		}
+		s.place[id] = ready
+		m.lpush(s, id)
+		if !m.c.Off.TurnFromClaim {
+			s.held[k] = id
+		}
+		if !quiet && !m.c.Off.PromoteSilently {
+			s.sayToken()
+		}
+		return
+	}
+}
+
+func (m *model) leave(s *state, id uint8, quiet bool) {
+	if k := m.lock(id); k != 0 && s.held[k] == id {
+		s.held[k] = 0
+		m.promote(s, k, quiet)
+	}
+}
+
+// line. Within a claim nobody is told.
+func (m *model) line(s *state, id uint8, quiet bool) {
+	s.place[id] = parked
+	s.inParked.add(id)
+	s.probe.add(m.lock(id))
+	if !quiet {
+		s.sayToken()
+	}
+}
+
+func (m *model) unplace(s *state, id uint8) {
+	switch s.place[id] {
+	case delayed:
+		s.inDelayed.drop(id)
+	case leased:
+		s.inLeased.drop(id)
+	case dead:
+		s.inDead.drop(id)
+	case parked:
+		s.inParked.drop(id)
+		m.unprobe(s, m.lock(id))
+	}
+}
+
+func (s *state) forget(id uint8) {
+	s.msg.drop(id)
+	s.place[id], s.seq[id], s.token[id], s.stamp[id] = nowhere, 0, 0, 0
+	s.gone.add(id)
+	s.finished.add(id)
+}
+
+// mine reports whether a worker may settle a request.
+func (m *model) mine(s *state, id, token uint8) bool {
+	if m.c.Off.AnyToken {
+		return s.place[id] != nowhere
+	}
+	return s.place[id] == leased && s.token[id] == token
+}
+
+// run runs a script other than claim. It reports whether it was applied.
+func (m *model) run(s *state, x script, id, token uint8) bool {
+	off := &m.c.Off
+	switch x {
+	case push, schedule, parknew:
+		if s.place[id] != nowhere || s.gone.has(id) && !off.ForgetsFinished {
+			if x == push && s.list[0] != 0 {
+				s.sayToken()
+			}
+			return false
+		}
+		if s.finished.has(id) {
+			m.wrong = "S3: a request that was finished is accepted again"
+		}
+		s.msg.add(id)
+		switch x {
+		case push:
+			m.mint(s, id)
+			s.place[id] = ready
+			m.rpush(s, id)
+			s.sayToken()
+		case schedule:
+			s.place[id] = delayed
+			s.inDelayed.add(id)
+			s.sayToken()
+		case parknew:
+			m.mint(s, id)
+			m.line(s, id, false)
+		}
+	case ack, nack, park, bury, requeue:
+		if !m.mine(s, id, token) {
+			return false
+		}
+		if s.place[id] != leased || s.token[id] != token {
+			m.wrong = "I5: a stale lease token changes something"
+		}
+		m.unplace(s, id)
+		s.token[id] = 0
+		m.settle(s, x, id)
+	case promote:
+		m.promote(s, id, false)
+	case cancel:
+		if s.place[id] == nowhere {
+			return false
+		}
+		m.unplace(s, id)
+		s.forget(id)
+		if !off.CancelKeepsTurn {
+			m.leave(s, id, false)
+		}
+	case reschedule:
+		if p := s.place[id]; p == nowhere || p == leased || p == dead || s.stamp[id] == rescheduled {
+			return false
+		}
+		m.unplace(s, id)
+		s.place[id], s.stamp[id] = delayed, rescheduled
+		s.inDelayed.add(id)
+		s.sayToken()
+		m.leave(s, id, false)
+	case revive:
+		if s.place[id] != dead || s.stamp[id] == revived {
+			return false
+		}
+		m.unplace(s, id)
+		s.seq[id] = 0
+		m.mint(s, id)
+		s.place[id], s.stamp[id] = ready, revived
+		m.rpush(s, id)
+		s.sayToken()
+	}
+	return true
+}
+
+// settle is what ack, nack, park, bury and requeue do with a request that they
+// have taken out of its place.
+func (m *model) settle(s *state, x script, id uint8) {
+	off := &m.c.Off
+	k := m.lock(id)
+	clearTurn := func() {
+		if k != 0 && s.held[k] == id {
+			s.held[k] = 0
+		}
+	}
+	switch x {
+	case ack:
+		s.forget(id)
+		m.leave(s, id, false)
+	case nack:
+		s.place[id] = delayed
+		s.inDelayed.add(id)
+		s.sayToken()
+		switch {
+		case m.c.Strict:
+		case off.PromotesNobody:
+			clearTurn()
+		default:
+			m.leave(s, id, false)
+		}
+	case park:
+		m.line(s, id, false)
+		switch {
+		case off.ParkKeepsTurn:
+		case off.ParkPromotes:
+			m.leave(s, id, false)
+		default:
+			clearTurn()
+		}
+	case bury:
+		s.bury(id)
+		if off.PromotesNobody {
+			clearTurn()
+		} else {
+			m.leave(s, id, false)
+		}
+	case requeue:
+		s.place[id] = ready
+		m.lpush(s, id)
+		s.sayToken()
+		if off.ExpiryClearsTurn {
+			clearTurn()
+		}
+	}
+}
+
+// due is what has become due when a claim runs.
+type due struct {
+	id    uint8 // a request in delayed
+	probe uint8 // a lock's probe
+	lease uint8 // a request whose lease has ended
+}
+
+// claim leases up to n requests, of which n is 0 or 1. It returns the one, and a
+// lock that the feeder is to look at.
+func (m *model) claim(s *state, n int, d due) (got, look uint8) {
+	off := &m.c.Off
+	switch {
+	case d.id != 0:
+		id := d.id
+		s.inDelayed.drop(id)
+		m.mint(s, id)
+		s.place[id] = ready
+		if k := m.lock(id); k != 0 && s.held[k] == id {
+			m.lpush(s, id)
+		} else {
+			m.rpush(s, id)
+		}
+	case d.probe != 0:
+		k := d.probe
+		if m.overdue {
+			m.overdue = false
+			if id := m.oldest(s, k); id != 0 {
+				s.inParked.drop(id)
+				s.bury(id)
+			}
+		}
+		if m.unprobe(s, k); s.probe.has(k) && s.held[k] == 0 {
+			look = k
+		} else if s.probe.has(k) && off.PromoteRegardless {
+			look = k
+		}
+	case d.lease != 0:
+		id := d.lease
+		s.inLeased.drop(id)
+		s.token[id] = 0
+		if m.overdue {
+			m.overdue = false
+			s.bury(id)
+			m.leave(s, id, true)
+			break
+		}
+		s.place[id] = ready
+		m.lpush(s, id)
+		if k := m.lock(id); k != 0 && s.held[k] == id && off.ExpiryClearsTurn {
+			s.held[k] = 0
+		}
+	}
+	for n > 0 && s.list[0] != 0 {
+		id := s.lpop()
+		if !s.msg.has(id) || s.place[id] != ready && !off.ClaimByBody {
+			continue // left behind
+		}
+		if !m.passes(s, id) {
+			m.line(s, id, true)
+			continue
+		}
+		m.deliver(s, id)
+		got = id
+		n--
+	}
+	if s.list[0] != 0 && !off.ClaimEatsToken {
+		s.sayToken()
+	}
+	return got, look
+}
+
+// passes is the gate.
+func (m *model) passes(s *state, id uint8) bool {
+	k := m.lock(id)
+	if k == 0 {
+		return true
+	}
+	turn, line := s.held[k], m.oldest(s, k) != 0
+	switch {
+	case m.c.Off.GateForgetsItself:
+		return turn == 0 && !line
+	case m.c.Off.GateIgnoresTurn:
+		return turn == id || !line
+	}
+	return turn == id || turn == 0 && !line
+}
+
+func (m *model) deliver(s *state, id uint8) {
+	k := m.lock(id)
+	if k != 0 {
+		s.held[k] = id
+		for j := uint8(1); j <= m.ids() && m.c.Ordered; j++ {
+			if j != id && m.lock(j) == k && s.seq[j] != 0 && s.seq[j] < s.seq[id] && (s.place[j] == parked || s.place[j] == ready) {
+				m.wrong = "S6: a request is delivered before an older one of its lock"
+			}
+		}
+	}
+	s.place[id] = leased
+	s.inLeased.add(id)
+	s.token[id] = m.freshToken(s, id)
+	if m.c.Once {
+		if s.delivered[id]++; s.delivered[id] > 1 {
+			m.wrong = "S7: a request is delivered twice, without a fault"
+		}
+	}
+}
+
+// freshToken is the least token that nobody knows.
+func (m *model) freshToken(s *state, id uint8) uint8 {
+	for t := uint8(1); ; t++ {
+		used := s.late.id == id && s.late.token == t
+		for _, w := range s.w {
+			used = used || w.id == id && w.lease == t
+		}
+		if !used {
+			return t
+		}
+	}
+}
+
+// The scripts on the lock's side.
+
+// acquire is a try. It reports whether the lock is now the caller's.
+func (s *state) acquire(k, me uint8) bool {
+	if s.holder[k] != 0 {
+		return false
+	}
+	s.holder[k] = me
+	return true
+}
+
+// look registers the queue with a held lock. It reports whether the lock is held.
+func (m *model) look(s *state, k uint8, probing bool) bool {
+	if s.holder[k] == 0 {
+		return false
+	}
+	if !m.c.Off.LookOnly || probing {
+		s.registered.add(k)
+	}
+	return true
+}
+
+// release reports whether the queue was named.
+func (m *model) release(s *state, k, me uint8) bool {
+	if s.holder[k] != me {
+		return false
+	}
+	s.holder[k] = 0
+	for i := range s.c { // granted to somebody in line: nothing is reported
+		if s.c[i].phase == inLine && m.c.Callers[i].Lock == k {
+			s.holder[k], s.c[i].phase = uint8(1+workers+i), holding
+			return false
+		}
+	}
+	told := s.registered.has(k)
+	s.registered.drop(k)
+	return told
+}
