@@ -1,0 +1,75 @@
+package sim
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/redistest"
+)
+
+var (
+	oneSeed = flag.Int64("seed", -1, "simulate this seed only, and with -v print what happened")
+	first   = flag.Uint64("from", 0, "the first seed")
+	count   = flag.Int("seeds", 300, "how many seeds to simulate")
+)
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
+func TestMain(m *testing.M) {
+	redis.SetLogger(silent{}) // go-redis tells of each connection that fails
+	debug.SetGCPercent(400)   // the scripts' interpreter is made anew for each run of one
+	redistest.Main(m)
+}
+
+func TestSim(t *testing.T) {
+	if *oneSeed >= 0 {
+		runtime.GOMAXPROCS(1)
+		r := simulate(t, uint64(*oneSeed), options{})
+		if testing.Verbose() {
+			fmt.Print(r.log())
+		}
+		for _, p := range r.problems {
+			t.Error(p)
+		}
+		t.Logf("seed %d: hash %x, %+v", *oneSeed, r.hash(), r.tally)
+		return
+	}
+	var next atomic.Uint64
+	var mu sync.Mutex
+	var all tally
+	t.Run("seeds", func(t *testing.T) {
+		for range runtime.GOMAXPROCS(0) {
+			t.Run("", func(t *testing.T) {
+				t.Parallel()
+				for !t.Failed() {
+					i := next.Add(1) - 1
+					if i >= uint64(*count) {
+						return
+					}
+					seed := *first + i
+					r := simulate(t, seed, options{})
+					for _, p := range r.problems {
+						t.Errorf("seed %d: %s", seed, p)
+					}
+					if len(r.problems) > 0 {
+						t.Errorf("replay it: go test ./internal/sim -run Sim -seed %d -v", seed)
+					}
+					mu.Lock()
+					all.add(r.tally)
+					mu.Unlock()
+				}
+			})
+		}
+	})
+	fmt.Println(all)
+}
