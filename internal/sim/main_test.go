@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+	lua "github.com/yuin/gopher-lua"
 
 	"github.com/sidestep-go/sidestep/internal/redistest"
 )
@@ -27,7 +28,11 @@ func (silent) Printf(context.Context, string, ...any) {}
 
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{}) // go-redis tells of each connection that fails
-	debug.SetGCPercent(400)   // the scripts' interpreter is made anew for each run of one
+	// The interpreter is made anew for each run of a script, and that is most of the
+	// work: small stacks will do, and few collections.
+	lua.RegistrySize, lua.CallStackSize = 1024, 64
+	debug.SetGCPercent(1500)
+	debug.SetMemoryLimit(400 << 20)
 	redistest.Main(m)
 }
 
@@ -72,4 +77,14 @@ func TestSim(t *testing.T) {
 		}
 	})
 	fmt.Println(all)
+}
+
+// Without faults the promises of promptness and of order hold as well, which
+// faults would excuse.
+func TestSimFaultless(t *testing.T) {
+	for seed := range uint64(*count / 10) {
+		for _, p := range simulate(t, *first+seed, options{faultless: true}).problems {
+			t.Errorf("seed %d: %s", *first+seed, p)
+		}
+	}
 }

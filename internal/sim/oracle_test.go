@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,9 @@ type oracle struct {
 	excused  time.Time              // until when two may be inside: the server lost data, or its clock went ahead
 	lostAt   []time.Time            // when the server lost its data
 	faulty   map[*process]time.Time // until when something was wrong for it; nil: for everybody
+
+	waiting map[string][]*waiter // by lock: direct calls that stand in line
+	silent  map[string]bool      // by lock: it ran out, which nobody announces
 
 	register fence.Memory
 	tally    tally
@@ -67,6 +71,52 @@ type section struct {
 	fence int64
 	live  func() bool // whether it is certainly the only one inside, as far as it was told
 	read  int         // what the resource held when it began
+}
+
+// waiter is a direct call that waits for a lock.
+type waiter struct {
+	p        *process
+	id       string
+	called   time.Time
+	may, was int // how often others that came later may enter before it, and did
+	entered  bool
+}
+
+// wait puts a call in line. Within its process it is behind those that came
+// before it; each turn of its process serves so many, and the others have as many
+// turns meanwhile.
+func (o *oracle) wait(p *process, q *request) *waiter {
+	ahead := 0
+	for _, w := range o.waiting[q.lock] {
+		if w.p == p {
+			ahead++
+		}
+	}
+	c := o.s.plan
+	w := &waiter{p: p, id: q.id, called: time.Now(), may: (ahead + 1) * (c.processes - 1) * c.lock.TurnSections}
+	o.waiting[q.lock] = append(o.waiting[q.lock], w)
+	return w
+}
+
+// gone takes a call out of line.
+func (o *oracle) gone(key string, w *waiter) {
+	o.waiting[key] = slices.DeleteFunc(o.waiting[key], func(x *waiter) bool { return x == w })
+}
+
+// overtaken counts those that the one that called then, and enters now, leaves
+// behind. Commands take a while, so who came just before may be just behind.
+func (o *oracle) overtaken(p *process, key string, called time.Time) {
+	if called.IsZero() || !o.s.plan.faultless() {
+		return
+	}
+	for _, w := range o.waiting[key] {
+		if w.p == p || w.called.Add(100*time.Millisecond).After(called) {
+			continue
+		}
+		if w.was++; w.was == w.may+1 {
+			o.problem("%v has waited for %q since %v before, and %d that came later have entered", w.id, key, time.Since(w.called), w.was)
+		}
+	}
 }
 
 // ledgered is what is known of a request.
@@ -134,8 +184,10 @@ func (o *oracle) excuse() {
 	o.excused = time.Now().Add(max(c.lock.TTL, c.storage.Lease) + time.Minute)
 }
 
-// enter records that a section begins, and checks that it may.
-func (o *oracle) enter(p *process, key string, f int64, live func() bool) *section {
+// enter records that a section begins, and checks that it may. called is when it
+// was asked for; zero: not known.
+func (o *oracle) enter(p *process, key string, f int64, called time.Time, live func() bool) *section {
+	o.overtaken(p, key, called)
 	sec := &section{p: p, key: key, fence: f, live: live}
 	excused := time.Now().Before(o.excused)
 	still := o.inside[key][:0]

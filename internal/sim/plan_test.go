@@ -50,12 +50,15 @@ type options struct {
 	faultless bool
 	tap       func(w *wire, unit []byte) bool // sees what arrives at the server; true swallows it
 
-	unfenced  bool // the register takes every write
-	trespass  bool // direct callers that are refused enter all the same
-	ackFirst  bool // workers acknowledge before they run the handler
-	forgetful bool // the server loses its data, and nobody is told
-	litter    bool // somebody leaves keys behind
-	setFences bool // the fences go back
+	unfenced   bool // the register takes every write
+	trespass   bool // direct callers that are refused enter all the same
+	ackFirst   bool // workers acknowledge before they run the handler
+	resurrect  bool // what is finished comes back
+	forgetful  bool // the server loses its data, and nobody is told
+	litter     bool // somebody leaves keys behind
+	orphan     bool // somebody leaves half a request behind
+	rejuvenate bool // the fences, and the clock, go back
+	hasty      bool // what is delayed becomes due
 }
 
 type taskPlan struct {
@@ -73,10 +76,11 @@ type request struct {
 	task     int
 	lock     string // "" for none
 	takes    time.Duration
-	fails    int  // the first so many runs fail; -1: all do
-	panics   bool // they fail by a panic
-	deaf     bool // the handler does not look at its context
-	ledgered      // what became of it
+	fails    int    // the first so many runs fail; -1: all do
+	panics   bool   // they fail by a panic
+	deaf     bool   // the handler does not look at its context
+	ledgered        // what became of it
+	body     string // of a control that brings it back
 }
 
 type kind int
@@ -123,7 +127,7 @@ func newPlan(seed uint64, o options) *plan {
 	}
 	chance := func(f float64) bool { return r.Float64() < f }
 
-	p.processes, p.workers = 2+r.IntN(3), 1+r.IntN(3)
+	p.processes, p.workers = one(r, 2, 2, 2, 3, 3, 4), one(r, 1, 1, 2, 3)
 	for i := range 1 + r.IntN(3) {
 		p.locks = append(p.locks, string(rune('a'+i)))
 	}
@@ -134,8 +138,8 @@ func newPlan(seed uint64, o options) *plan {
 	var unit time.Duration // a usual handler takes no longer
 	if p.long {
 		p.span = between(20*minute, 150*minute)
-		p.lock.TTL, p.lock.ClaimLease = one(r, 30*second, 5*minute, 20*minute), one(r, second, 10*second)
-		p.storage.Lease, p.storage.Poll, p.storage.PollOnly = one(r, minute, 10*minute), one(r, 3*minute, 10*minute), true
+		p.lock.TTL, p.lock.ClaimLease = one(r, 30*second, 5*minute, 20*minute), one(r, 10*second, minute)
+		p.storage.Lease, p.storage.Poll, p.storage.PollOnly = one(r, minute, 10*minute), one(r, 8*minute, 20*minute), true
 		unit = one(r, second, 30*second, 3*minute)
 	} else {
 		p.span = between(20*second, 4*minute)
@@ -172,7 +176,7 @@ func newPlan(seed uint64, o options) *plan {
 	}
 
 	weights := []int{enqueue: 30, enqueueIn: 10, taskDo: 30, inline: 12, tryAcquire: 3, acquire: 5, cancel: 4, reschedule: 4, promote: 2, restart: 3}
-	for range 6 + r.IntN(20) {
+	for range 5 + one(r, 5, 15, 25)*r.IntN(100)/100 {
 		a := action{
 			at: between(0, p.span), kind: kind(weighted(r, weights)), process: r.IntN(p.processes),
 			policy: policy(), delay: delay(),
@@ -302,6 +306,10 @@ func (p *plan) addFaults() {
 	}
 	slices.SortStableFunc(p.faults, func(a, b planned) int { return int(a.at - b.at) })
 }
+
+// faultless tells whether nothing goes wrong: then promises of promptness and
+// order hold that faults would excuse.
+func (p *plan) faultless() bool { return len(p.faults) == 0 && p.rates == rates{late: p.rates.late} }
 
 func one[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
 

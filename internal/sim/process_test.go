@@ -68,7 +68,10 @@ func (s *simulation) newProcess(seat int) *process {
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	c := s.plan
 	p.rdb = redis.NewClient(&redis.Options{
-		Addr: "sim", Dialer: p.dial, Protocol: c.proto, ContextTimeoutEnabled: c.ctxEnds, PoolSize: 10,
+		// go-redis takes the timers of those who wait for a connection from a pool that
+		// all bubbles would share, which is fatal: so nobody ever waits.
+		PoolSize: 100, ReadBufferSize: 4096, WriteBufferSize: 4096,
+		Addr: "sim", Dialer: p.dial, Protocol: c.proto, ContextTimeoutEnabled: c.ctxEnds,
 		DisableIdentity: true, MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
 	cfg := c.lock
@@ -111,6 +114,13 @@ func (p *process) work() {
 			p.s.oracle.problem("%v: Run = %v", p, err)
 		}
 	}()
+}
+
+// working tells whether the workers run.
+func (p *process) working() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.resting
 }
 
 // rest ends the workers, which drain. It reports false if somebody else has told
@@ -177,10 +187,13 @@ func (p *process) handle(ctx context.Context, lk *lock.Lock, v payload) error {
 	nth := len(q.runs)
 	var sec *section
 	if lk != nil {
-		sec = s.oracle.enter(p, lk.Name(), lk.Fence(), func() bool { return ctx.Err() == nil })
+		sec = s.oracle.enter(p, lk.Name(), lk.Fence(), q.asked(s.plan, info), func() bool { return ctx.Err() == nil })
 	}
 	s.note("%v: %s begins, run %d, delivery %d", p, q.id, nth, info.Deliveries)
 	s.mu.Unlock()
+	if info.Deliveries > 0 {
+		s.sabotageDelivery(q)
+	}
 
 	fails := q.fails < 0 || nth <= q.fails
 	err := q.work(ctx)
@@ -211,6 +224,19 @@ func (p *process) handle(ctx context.Context, lk *lock.Lock, v payload) error {
 	return err
 }
 
+// asked is when a request's handler asked for its lock, as far as that is known:
+// a worker that does not wait in line asked just now.
+func (q *request) asked(p *plan, info *sidestep.Request) time.Time {
+	switch p.tasks[q.task].locked.(type) {
+	case sidestep.RetryPolicy, sidestep.ThenPolicy:
+		return time.Time{}
+	}
+	if info.Deliveries == 0 {
+		return q.sent
+	}
+	return time.Now()
+}
+
 // work takes its time. A deaf request goes on when its context has ended, and on
 // for longer than any lease.
 func (q *request) work(ctx context.Context) error {
@@ -229,14 +255,14 @@ func (q *request) work(ctx context.Context) error {
 }
 
 // inside is a section of a direct call.
-func (p *process) inside(ctx context.Context, lk *lock.Lock, q *request, live func() bool) error {
+func (p *process) inside(ctx context.Context, lk *lock.Lock, q *request, called time.Time, live func() bool) error {
 	s := p.s
 	s.mu.Lock()
 	if p.dead {
 		s.mu.Unlock()
 		return errKilled
 	}
-	sec := s.oracle.enter(p, lk.Name(), lk.Fence(), live)
+	sec := s.oracle.enter(p, lk.Name(), lk.Fence(), called, live)
 	s.note("%v: %s is inside %s", p, q.id, lk.Name())
 	s.mu.Unlock()
 	err := q.work(ctx)
@@ -293,24 +319,31 @@ func (p *process) do(a action) {
 			}
 		})
 	case inline:
+		w, entered := p.stand(q, a.policy)
 		err = p.acq.Do(ctx, q.lock, a.policy.(sidestep.InlinePolicy), func(ctx context.Context, lk *lock.Lock) error {
-			return p.inside(ctx, lk, q, func() bool { return ctx.Err() == nil })
+			entered()
+			return p.inside(ctx, lk, q, w.called, func() bool { return ctx.Err() == nil })
 		})
-		p.told(nil)
+		entered()
+		if errors.Is(err, sidestep.ErrLocked) {
+			p.trespass(q)
+		}
 	case tryAcquire, acquire:
 		var lk *lock.Lock
+		w, entered := p.stand(q, map[kind]sidestep.Policy{tryAcquire: sidestep.Fail(), acquire: sidestep.RetryFor(0)}[a.kind])
 		if a.kind == tryAcquire {
 			lk, err = p.locker.TryAcquire(ctx, q.lock)
 		} else {
 			lk, err = p.locker.Acquire(ctx, q.lock, retry.Within(retry.Constant(time.Second), s.plan.span))
 		}
+		entered()
 		if err == nil {
 			var released atomic.Bool
-			err = p.inside(p.ctx, lk, q, func() bool { return !released.Load() && time.Now().Before(lk.Expires()) })
+			err = p.inside(p.ctx, lk, q, w.called, func() bool { return !released.Load() && time.Now().Before(lk.Expires()) })
 			released.Store(true)
+			p.told(func() { o.silent[q.lock] = o.silent[q.lock] || !time.Now().Before(lk.Expires()) })
 			err = errors.Join(err, lk.Release(ctx))
 		}
-		p.told(nil)
 	case cancel:
 		s.mu.Lock()
 		was, began := q.cancelled, time.Now()
@@ -338,7 +371,6 @@ func (p *process) do(a action) {
 		}
 		s.mu.Unlock()
 		_, err = p.queue.Reschedule(ctx, q.id, a.delay)
-		p.told(nil)
 	case restart:
 		s.mu.Lock()
 		s.note("%v: drains", p)
@@ -359,6 +391,24 @@ func (p *process) do(a action) {
 	}
 	s.note("%v: %s of %s returns %v", p, a.kind, q.id, err)
 	o.expected(p, a.kind.String(), err)
+}
+
+// stand notes that a call asks for a lock, and, if it waits, that it stands in
+// line, until the function returned is called.
+func (p *process) stand(q *request, policy sidestep.Policy) (*waiter, func()) {
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note("%v: %v asks for %q, %v", p, q.id, q.lock, policy)
+	if _, waits := policy.(sidestep.RetryPolicy); !waits {
+		return &waiter{called: time.Now()}, func() {}
+	}
+	w := s.oracle.wait(p, q)
+	return w, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.oracle.gone(q.lock, w)
+	}
 }
 
 // told takes in what a call returned, unless the process is dead by then.

@@ -12,16 +12,24 @@ import (
 	"github.com/sidestep-go/sidestep/internal/script"
 )
 
-// contradictions says which invariants of docs/queue.md, section 4, a queue's
-// keys break: those that hold between any two scripts.
-func contradictions(ctx context.Context, rdb *redis.Client, k keys.Queue) (bad []string) {
+// view is what a queue's keys say.
+type view struct {
+	all       map[string]script.State
+	leased    int
+	claimable map[string]bool // ids that a worker may have
+	stuck     map[string]bool // locks with a line that are free, and nobody has the turn
+}
+
+// look reads a queue, and says which invariants of docs/queue.md, section 4, it
+// breaks: those that hold between any two scripts.
+func look(ctx context.Context, rdb *redis.Client, k keys.Queue) (v view, bad []string) {
 	p := rdb.TxPipeline()
 	delayed, parked := p.ZRange(ctx, k.Delayed(), 0, -1), p.ZRange(ctx, k.Parked(), 0, -1)
 	leased, dead := p.ZRange(ctx, k.Leased(), 0, -1), p.ZRange(ctx, k.Dead(), 0, -1)
 	ready, wake := p.LRange(ctx, k.Ready(), 0, -1), p.LLen(ctx, k.Wake())
 	state, msg, held := p.HGetAll(ctx, k.State()), p.HGetAll(ctx, k.Msg()), p.HGetAll(ctx, k.Held())
 	if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return []string{fmt.Sprintf("read the queue: %v", err)}
+		return v, []string{fmt.Sprintf("read the queue: %v", err)}
 	}
 	say := func(format string, args ...any) { bad = append(bad, fmt.Sprintf(format, args...)) }
 
@@ -116,5 +124,17 @@ func contradictions(ctx context.Context, rdb *redis.Client, k keys.Queue) (bad [
 			say("I11: %s has the turn on %q and is %s", id, lock, st.Place)
 		}
 	}
-	return bad
+	v = view{all: all, leased: len(leased.Val()), claimable: make(map[string]bool), stuck: make(map[string]bool)}
+	for id := range once {
+		turn, lock := held.Val()[all[id].Lock], all[id].Lock
+		if lock == "" || turn == id || turn == "" && !lines[lock] {
+			v.claimable[id] = true
+		}
+	}
+	for lock := range lines {
+		if held.Val()[lock] == "" && rdb.Exists(ctx, lock).Val() == 0 {
+			v.stuck[lock] = true
+		}
+	}
+	return v, bad
 }

@@ -94,7 +94,7 @@ func run1(ctx context.Context, p *plan) result {
 	s.net = &network{s: s, wires: make(map[*wire]struct{}), taken: make(map[int64]struct{}), rates: p.rates}
 	s.oracle = oracle{
 		s: s, inside: make(map[string][]*section), highest: make(map[string]int64), writes: make(map[string]int),
-		value: make(map[string]int), faulty: make(map[*process]time.Time), tally: tally{faults: make(map[string]int)},
+		value: make(map[string]int), waiting: make(map[string][]*waiter), silent: make(map[string]bool), faulty: make(map[*process]time.Time), tally: tally{faults: make(map[string]int)},
 	}
 	s.note("%d processes with %d workers, locks %v of %v, leases of %v, poll %v, span %v", p.processes, p.workers, p.locks, p.lock.TTL, p.storage.Lease, p.storage.Poll, p.span)
 	for i := range p.processes {
@@ -122,6 +122,9 @@ func run1(ctx context.Context, p *plan) result {
 func (s *simulation) play(ctx context.Context) {
 	actions, faults := s.plan.actions, s.plan.faults
 	check := s.plan.span / 5
+	if s.plan.faultless() {
+		check = s.plan.span / 25
+	}
 	next := check
 	for len(actions)+len(faults) > 0 {
 		at := next
@@ -141,7 +144,11 @@ func (s *simulation) play(ctx context.Context) {
 			faults = faults[1:]
 		default:
 			next += check
+			s.sabotage(ctx)
 			s.invariants(ctx)
+			if s.plan.faultless() {
+				s.calls.Go(func() { s.prompt(ctx) })
+			}
 		}
 	}
 }
@@ -296,11 +303,46 @@ const allTTLs = 26 * time.Hour
 // section 4.
 func (s *simulation) invariants(ctx context.Context) {
 	s.setClock()
-	bad := contradictions(ctx, s.admin, keys.Of(keys.Base("sidestep:", "q")))
+	_, bad := look(ctx, s.admin, keys.Of(keys.Base("sidestep:", "q")))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range bad {
 		s.oracle.problem("%s", b)
+	}
+}
+
+// prompt checks what holds while nothing goes wrong: no request stays ready
+// beside a free worker (I4), and nobody stands in line for a lock that is free
+// (I13), for longer than it takes to notice.
+func (s *simulation) prompt(ctx context.Context) {
+	k := keys.Of(keys.Base("sidestep:", "q"))
+	free := func(v view) int {
+		n := -v.leased
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, p := range s.seats {
+			if p.working() {
+				n += s.plan.workers
+			}
+		}
+		return n
+	}
+	before, _ := look(ctx, s.admin, k)
+	slots := free(before)
+	time.Sleep(time.Second)
+	after, _ := look(ctx, s.admin, k)
+	slots = min(slots, free(after))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range before.claimable {
+		if after.claimable[id] && before.all[id].Deliveries == after.all[id].Deliveries && slots > 0 && !s.plan.storage.PollOnly {
+			s.oracle.problem("I4: %s is ready, and %d workers are free", id, slots)
+		}
+	}
+	for lock := range before.stuck {
+		if after.stuck[lock] && !s.oracle.silent[lock] {
+			s.oracle.problem("I13: requests stand in line for %q, which is free, and nobody has the turn", lock)
+		}
 	}
 }
 
