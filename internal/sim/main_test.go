@@ -4,8 +4,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,7 +22,7 @@ import (
 var (
 	oneSeed = flag.Int64("seed", -1, "simulate this seed only, and with -v print what happened")
 	first   = flag.Uint64("from", 0, "the first seed")
-	count   = flag.Int("seeds", 300, "how many seeds to simulate")
+	count   = flag.Int("seeds", usualSeeds, "how many seeds to simulate")
 )
 
 type silent struct{}
@@ -46,7 +49,7 @@ func TestSim(t *testing.T) {
 		for _, p := range r.problems {
 			t.Error(p)
 		}
-		t.Logf("seed %d: hash %x, %+v", *oneSeed, r.hash(), r.tally)
+		t.Logf("hash %x: %v", r.hash(), r.tally)
 		return
 	}
 	var next atomic.Uint64
@@ -77,6 +80,21 @@ func TestSim(t *testing.T) {
 		}
 	})
 	fmt.Println(all)
+}
+
+// String is the last line of a run.
+func (t tally) String() string {
+	var faults []string
+	sum := 0
+	for _, k := range slices.Sorted(maps.Keys(t.faults)) {
+		faults = append(faults, fmt.Sprintf("%d %s", t.faults[k], k))
+		sum += t.faults[k]
+	}
+	return fmt.Sprintf("%d seeds, %.0f virtual hours, %d faults (%s); %d stored requests with %d runs, %d of them again after a success, "+
+		"%d dead with a reason; %d sections, %d stale writes refused, %d overlaps excused by lost data or a step of the clock; "+
+		"%d calls refused by a lock, %d of unknown outcome",
+		t.seeds, t.virtual.Hours(), sum, strings.Join(faults, ", "), t.requests, t.runs, t.duplicates,
+		t.deaths, t.sections, t.refusedWrites, t.excused, t.locked, t.ambiguous)
 }
 
 // Without faults the promises of promptness and of order hold as well, which

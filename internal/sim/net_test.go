@@ -2,11 +2,13 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,8 +24,11 @@ import (
 type network struct {
 	s *simulation
 
-	// Guarded by simulation.s.mu.
+	unplugged chan struct{} // closed at the very end
+
+	// Guarded by simulation.mu.
 	wires   map[*wire]struct{}
+	made    int                // that ever were
 	taken   map[int64]struct{} // instants at which something is to happen
 	rates   rates
 	down    bool          // the server is
@@ -47,6 +52,7 @@ type wire struct {
 	server net.Conn // the other end
 	rnd    *rand.Rand
 	ready  chan struct{} // one token: a Read has to look again
+	number int           // among all
 
 	// Guarded by simulation.s.mu.
 	partial  []byte // written, not yet a whole command
@@ -98,6 +104,9 @@ func (p *process) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		select {
 		case <-wait.C:
 		case <-p.died:
+		case <-n.unplugged:
+			wait.Stop()
+			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 		case <-ctx.Done():
 			wait.Stop()
 			return nil, &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
@@ -118,6 +127,8 @@ func (p *process) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		net: n, p: p, server: server, ready: make(chan struct{}, 1),
 		rnd: rand.New(rand.NewPCG(p.s.plan.seed, uint64(p.id)<<32|uint64(p.dials)<<8|streamWire)),
 	}
+	n.made++
+	w.number = n.made
 	n.wires[w] = struct{}{}
 	go w.pump()
 	return w, nil
@@ -365,11 +376,34 @@ func (address) String() string  { return "sim" }
 func (n *network) cutAll(p *process) {
 	n.s.mu.Lock()
 	defer n.s.mu.Unlock()
+	for _, w := range n.of(p) {
+		w.sever(errReset)
+	}
+}
+
+// of returns the connections of a process, or all if p is nil, in the order in
+// which they were made. Call with mu held.
+func (n *network) of(p *process) []*wire {
+	var out []*wire
 	for w := range n.wires {
 		if p == nil || w.p == p {
-			w.sever(errReset)
+			out = append(out, w)
 		}
 	}
+	slices.SortFunc(out, func(a, b *wire) int { return cmp.Compare(a.number, b.number) })
+	return out
+}
+
+// unplug cuts all connections for good. A client that is closed while it waits for
+// the network would hold the bubble's clock up: closing takes a mutex that
+// go-redis's subscriptions keep while they connect.
+func (n *network) unplug() {
+	n.s.mu.Lock()
+	n.down = true
+	close(n.unplugged)
+	n.s.mu.Unlock()
+	n.cutAll(nil)
+	time.Sleep(time.Minute)
 }
 
 // quiet ends the faults of the network.

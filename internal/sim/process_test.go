@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/sidestep-go/sidestep"
+	"github.com/sidestep-go/sidestep/delayq"
 	"github.com/sidestep-go/sidestep/lock"
 	"github.com/sidestep-go/sidestep/retry"
 )
@@ -161,10 +162,7 @@ func (p *process) kill(halfOpen time.Duration) {
 	s.mu.Lock()
 	p.dead = true
 	close(p.died)
-	for w := range s.net.wires {
-		if w.p != p {
-			continue
-		}
+	for _, w := range s.net.of(p) {
 		w.closed = true
 		w.signal()
 		w.hangUp(halfOpen)
@@ -343,6 +341,9 @@ func (p *process) do(a action) {
 			released.Store(true)
 			p.told(func() { o.silent[q.lock] = o.silent[q.lock] || !time.Now().Before(lk.Expires()) })
 			err = errors.Join(err, lk.Release(ctx))
+			for _, queue := range lk.Reported() { // an Acquirer does this by itself
+				err = errors.Join(err, p.unanswered(delayq.HintKey(ctx, p.rdb, queue, q.lock)))
+			}
 		}
 	case cancel:
 		s.mu.Lock()
@@ -391,6 +392,15 @@ func (p *process) do(a action) {
 	}
 	s.note("%v: %s of %s returns %v", p, a.kind, q.id, err)
 	o.expected(p, a.kind.String(), err)
+}
+
+// unanswered is err in the words that oracle.expected knows, if the network is to
+// blame for it.
+func (p *process) unanswered(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", sidestep.ErrUnavailable, err)
 }
 
 // stand notes that a call asks for a lock, and, if it waits, that it stands in

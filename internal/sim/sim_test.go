@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -75,23 +76,28 @@ func (r result) hash() uint64 {
 // simulate runs a seed in a bubble of its own.
 func simulate(t *testing.T, seed uint64, o options) (res result) {
 	t.Helper()
+	hangs := time.AfterFunc(2*time.Minute, func() {
+		debug.SetTraceback("all")
+		panic(fmt.Sprintf("seed %d hangs", seed))
+	})
+	defer hangs.Stop()
 	ok := false
 	defer func() {
 		if !ok {
 			fmt.Printf("seed %d did not come to an end\n", seed) // a bubble that hangs panics
 		}
 	}()
-	synctest.Test(t, func(t *testing.T) { res = run1(t.Context(), newPlan(seed, o)) })
+	synctest.Test(t, func(t *testing.T) { res = play(t.Context(), newPlan(seed, o)) })
 	ok = true
 	return res
 }
 
-func run1(ctx context.Context, p *plan) result {
+func play(ctx context.Context, p *plan) result {
 	s := &simulation{plan: p, srv: sidesteptest.New(), began: time.Now()}
 	defer s.srv.Close()
 	s.admin = s.srv.Client()
 	defer s.admin.Close()
-	s.net = &network{s: s, wires: make(map[*wire]struct{}), taken: make(map[int64]struct{}), rates: p.rates}
+	s.net = &network{s: s, unplugged: make(chan struct{}), wires: make(map[*wire]struct{}), taken: make(map[int64]struct{}), rates: p.rates}
 	s.oracle = oracle{
 		s: s, inside: make(map[string][]*section), highest: make(map[string]int64), writes: make(map[string]int),
 		value: make(map[string]int), waiting: make(map[string][]*waiter), silent: make(map[string]bool), faulty: make(map[*process]time.Time), tally: tally{faults: make(map[string]int)},
@@ -101,25 +107,27 @@ func run1(ctx context.Context, p *plan) result {
 		s.seats = append(s.seats, s.newProcess(i))
 		time.Sleep(time.Millisecond + time.Duration(i)*time.Microsecond)
 	}
-	s.play(ctx)
+	s.act(ctx)
 	s.heal(ctx)
 	active := time.Since(s.began)
+	for _, q := range s.seats {
+		q.rest()
+	}
+	s.net.unplug()
 	for _, q := range s.seats {
 		q.close()
 	}
 	s.calls.Wait()
 	s.graves.Wait()
-	s.net.cutAll(nil)
 	s.leftovers(ctx)
-	s.net.cutAll(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.oracle.tally.seeds, s.oracle.tally.virtual = 1, active
 	return result{problems: s.oracle.problems, tally: s.oracle.tally, log: s.log}
 }
 
-// play makes the plan's calls and faults at their times.
-func (s *simulation) play(ctx context.Context) {
+// act makes the plan's calls and faults at their times.
+func (s *simulation) act(ctx context.Context) {
 	actions, faults := s.plan.actions, s.plan.faults
 	check := s.plan.span / 5
 	if s.plan.faultless() {
@@ -291,9 +299,13 @@ func (s *simulation) heal(ctx context.Context) {
 			dead[id] = st.Note
 		}
 	}
+	healed := s.admin.HGet(ctx, q.Meta(), "healed").Val()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.oracle.settle(dead)
+	if healed != "" && len(s.oracle.lostAt) == 0 {
+		s.oracle.problem("the scripts repaired %s things that no script leaves behind", healed)
+	}
 }
 
 // The longest TTL of any key is a day: that of a lock's parked set.
