@@ -35,8 +35,8 @@ func TestControls(t *testing.T) {
 		"the fences go back":                             {0, options{rejuvenate: true, faultless: true}, "L2: "},
 		"what is delayed becomes due":                    {5, options{hasty: true, faultless: true}, "early"},
 		"the token is lost, so that workers sleep":       {0, options{faultless: true, tap: swallow("BLPOP")}, "I4: "},
-		"nobody is told that a lock is free":             {56, options{faultless: true, tap: swallowScript("promote")}, "I13: "},
-		"one process takes the lock ahead of all others": {216, options{faultless: true, tap: scatter}, "came later have entered"},
+		"nobody is told that a lock is free":             {0, options{faultless: true, tap: swallowScript("return {promote(ARGV[1])")}, "I13: "},
+		"one process takes the lock ahead of all others": {0, options{faultless: true, crowd: true, tap: scatter}, "came later have entered"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for i := range uint64(within) {
@@ -58,8 +58,8 @@ func swallow(name string) func(*wire, []byte) bool {
 	return func(_ *wire, unit []byte) bool { return strings.EqualFold(commandName(unit), name) }
 }
 
-// swallowScript loses all runs of a script of the queue.
-func swallowScript(name string) func(*wire, []byte) bool {
+// swallowScript loses all runs of a script with these words in it.
+func swallowScript(words string) func(*wire, []byte) bool {
 	var mu sync.Mutex
 	shas := make(map[string]bool)
 	return func(_ *wire, unit []byte) bool {
@@ -69,7 +69,7 @@ func swallowScript(name string) func(*wire, []byte) bool {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if strings.EqualFold(string(args[0]), "eval") && strings.Contains(string(args[1]), "\n-- "+name+":") {
+		if strings.EqualFold(string(args[0]), "eval") && strings.Contains(string(args[1]), words) {
 			shas[fmt.Sprintf("%x", sha1.Sum(args[1]))] = true
 			return true
 		}

@@ -48,6 +48,7 @@ type plan struct {
 // options change a plan, or break something, for the tests of the simulation.
 type options struct {
 	faultless bool
+	crowd     bool                            // all want one lock, at about the same time, and wait in line
 	tap       func(w *wire, unit []byte) bool // sees what arrives at the server; true swallows it
 
 	unfenced   bool // the register takes every write
@@ -235,6 +236,13 @@ func newPlan(seed uint64, o options) *plan {
 		first := p.actions[0].at
 		for i := range p.actions {
 			p.actions[i].at = first + between(0, 4*unit)
+		}
+	}
+	if o.crowd {
+		p.lock.TurnSections = 1
+		for i := range p.actions {
+			a := &p.actions[i]
+			*a = action{at: between(0, 2*unit), kind: inline, process: a.process, policy: sidestep.RetryFor(p.span), req: p.requests[0]}
 		}
 	}
 	slices.SortStableFunc(p.actions, func(a, b action) int { return int(a.at - b.at) })
