@@ -336,10 +336,11 @@ func (p *process) do(a action) {
 		}
 		entered()
 		if err == nil {
+			// Nobody extends it: it may run out, which nobody announces.
+			p.told(func() { o.silent[q.lock] = o.silent[q.lock] || q.takes >= s.plan.lock.TTL/2 })
 			var released atomic.Bool
 			err = p.inside(p.ctx, lk, q, w.called, func() bool { return !released.Load() && time.Now().Before(lk.Expires()) })
 			released.Store(true)
-			p.told(func() { o.silent[q.lock] = o.silent[q.lock] || !time.Now().Before(lk.Expires()) })
 			err = errors.Join(err, lk.Release(ctx))
 			for _, queue := range lk.Reported() { // an Acquirer does this by itself
 				err = errors.Join(err, p.unanswered(delayq.HintKey(ctx, p.rdb, queue, q.lock)))
