@@ -238,11 +238,13 @@ func newPlan(seed uint64, o options) *plan {
 			p.actions[i].at = first + between(0, 4*unit)
 		}
 	}
-	if o.crowd {
+	if o.crowd && len(p.requests) > 0 {
+		q := p.requests[0]
+		q.lock, q.fails = p.locks[0], 0
 		p.lock.TurnSections = 1
 		for i := range p.actions {
 			a := &p.actions[i]
-			*a = action{at: between(0, 2*unit), kind: inline, process: a.process, policy: sidestep.RetryFor(p.span), req: p.requests[0]}
+			*a = action{at: between(0, 2*unit), kind: inline, process: a.process, policy: sidestep.RetryFor(p.span), req: q}
 		}
 	}
 	slices.SortStableFunc(p.actions, func(a, b action) int { return int(a.at - b.at) })
