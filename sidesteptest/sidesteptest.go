@@ -32,7 +32,7 @@ type Server struct {
 	mini *miniredis.Miniredis
 
 	mu  sync.Mutex // guards the field below
-	now time.Time  // where Advance left the clock; zero: it runs
+	now time.Time  // where Advance or SetTime left the clock; zero: it runs
 }
 
 // New starts a server that only [Server.Client] can reach, over in-memory
@@ -96,6 +96,17 @@ func (s *Server) Advance(d time.Duration) {
 	}
 	s.now = s.now.Add(d)
 	s.mini.SetTime(s.now)
+}
+
+// SetTime sets the server's clock, forward or back, and keeps it standing still
+// from then on, as [Server.Advance] does. What TIME says and what is due follow it
+// both ways. Keys that have a TTL lose what a step forward takes; a step back
+// leaves them the TTL they have, where Redis would lengthen it by the step.
+func (s *Server) SetTime(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now = t
+	s.mini.SetTime(t)
 }
 
 // SetError makes every command fail with the given error reply, such as
