@@ -3,8 +3,9 @@
 //
 //	sidestep demo            the three policies side by side, in ten seconds
 //	sidestep replay FILE     run the lines of a file under their locks, and check every promise
+//	sidestep chaos           harm real processes and servers, and account for every request
 //
-// Neither needs a Redis; with -redis URL they use one.
+// Demo and replay need no Redis; with -redis URL they use one. Chaos starts its own.
 package main
 
 import (
@@ -21,6 +22,8 @@ import (
 
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
+
+	"github.com/sidestep-go/sidestep/cmd/sidestep/internal/chaos"
 )
 
 // The exit statuses of the command.
@@ -42,6 +45,9 @@ func (e *exitError) Error() string { return e.text }
 func main() {
 	if os.Getenv(memberEnv) != "" {
 		os.Exit(memberMain(os.Stdin, os.Stdout))
+	}
+	if os.Getenv(chaos.MemberEnv) != "" {
+		os.Exit(chaos.Main(os.Stdin))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second interrupt ends the command at once
@@ -82,8 +88,8 @@ func rootCommand() *cobra.Command {
 distributed lock on Redis and lets every call say what happens when the lock is
 taken: fail at once, wait in line, or be stored and run later.
 
-No command needs a Redis: without -redis they use one in memory. Flags may be
-written with one dash or two.`,
+Demo and replay need no Redis: without -redis they use one in memory. Chaos
+starts redis-servers of its own. Flags may be written with one dash or two.`,
 		Example: `  sidestep demo
   sidestep replay changes.jsonl
   sidestep replay -redis redis://localhost:6379 -processes 4 changes.jsonl`,
@@ -91,7 +97,7 @@ written with one dash or two.`,
 		SilenceUsage:  true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(demoCommand(), replayCommand(), versionCommand())
+	root.AddCommand(demoCommand(), replayCommand(), chaosCommand(), versionCommand())
 	return root
 }
 
