@@ -374,11 +374,8 @@ func (r *Result) recovery(entries map[string]*entry) {
 	r.Recovery = make(map[string]Times)
 	byKind := make(map[string][]time.Duration)
 	for _, f := range r.Faults {
-		if f.Err != "" {
-			continue
-		}
-		if i, _ := slices.BinarySearch(ends, f.From); i < len(ends) {
-			byKind[f.Kind] = append(byKind[f.Kind], time.Duration(ends[i]-f.From))
+		if f.Err == "" && len(ends) > 0 {
+			byKind[f.Kind] = append(byKind[f.Kind], stall(ends, f))
 		}
 	}
 	for kind, all := range byKind {
@@ -393,6 +390,9 @@ func (r *Result) recovery(entries map[string]*entry) {
 			}
 			next := e.runs[i+1]
 			took := time.Duration(next.from - s.by.to)
+			if took < 0 {
+				continue // its lease had ended before
+			}
 			all = append(all, took)
 			if r.calm(s.by, next) {
 				calm = append(calm, took)
@@ -405,13 +405,39 @@ func (r *Result) recovery(entries map[string]*entry) {
 	r.Rerun, r.Calm = timesOf(all), timesOf(calm)
 }
 
+// stall returns the longest time without the end of a section that touches a
+// fault, of which counts what comes after the fault began.
+func stall(ends []int64, f Fault) time.Duration {
+	longest := int64(0)
+	for i, _ := slices.BinarySearch(ends, f.From); i < len(ends); i++ {
+		begin := f.From
+		if i > 0 {
+			begin = max(begin, ends[i-1])
+		}
+		longest = max(longest, ends[i]-begin)
+		if ends[i] > f.To {
+			break
+		}
+	}
+	return time.Duration(longest)
+}
+
 // calm tells whether, between a worker's death and the new run of its request,
-// nothing else happened that could have kept that up: no fault of a server, and
-// none of another worker.
+// nothing else happened that could have kept that up: no fault of a server or of
+// another worker, and nobody else under that lock, such as a direct caller.
 func (r *Result) calm(dead *life, next *section) bool {
-	return !slices.ContainsFunc(r.Faults, func(f Fault) bool {
-		return f.Kind != "script-flush" && f.From < next.from && f.To > dead.to && f.Target != dead.seat.name
-	})
+	from, to := dead.to, next.from
+	for _, f := range r.Faults {
+		if f.Kind != "script-flush" && f.From < to && f.To > from && f.Target != dead.seat.name {
+			return false
+		}
+	}
+	for _, s := range r.sections {
+		if s.key == next.key && s != next && s.by != dead && s.from < to && s.to > from {
+			return false
+		}
+	}
+	return true
 }
 
 // judge says which promises were broken.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -186,9 +185,4 @@ func (s *seat) each(fn func(p *faultproxy.Proxy)) {
 	for _, p := range s.proxies {
 		fn(p)
 	}
-}
-
-// node returns a random proxy in front of a server that holds locks or queue.
-func (s *seat) node(rng *rand.Rand) *faultproxy.Proxy {
-	return s.proxies[rng.IntN(len(s.crew.servers.nodes))]
 }

@@ -3,7 +3,6 @@ package chaos
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -145,11 +144,18 @@ func killMember(ctx context.Context, _ *nemesis, rng *rand.Rand, s *seat, _ *ser
 
 // loseMessage makes a fault of losing one message of the next script.
 func loseMessage(lose func(*faultproxy.Proxy) <-chan struct{}) func(context.Context, *nemesis, *rand.Rand, *seat, *server) error {
-	return func(ctx context.Context, _ *nemesis, rng *rand.Rand, s *seat, _ *server) error {
+	return func(ctx context.Context, n *nemesis, rng *rand.Rand, s *seat, _ *server) error {
 		t := time.NewTimer(2 * time.Second)
 		defer t.Stop()
+		at := n.servers.nodes[rng.IntN(len(n.servers.nodes))]
+		if len(n.servers.sentinels) > 0 {
+			var err error
+			if at, err = n.servers.master(ctx); err != nil {
+				return err
+			}
+		}
 		select {
-		case <-lose(s.node(rng)):
+		case <-lose(s.proxies[slices.Index(n.servers.nodes, at)]):
 			return nil
 		case <-t.C:
 		case <-ctx.Done():
@@ -163,19 +169,15 @@ var errNothingToLose = errors.New("the process sent no script there")
 // failOver breaks the replication, lets the master accept what the replica does
 // not get, and kills it. When the sentinels have made the replica the master, the
 // old one comes back as its replica.
-func failOver(ctx context.Context, n *nemesis, rng *rand.Rand, _ *seat, _ *server) error {
+func failOver(ctx context.Context, n *nemesis, rng *rand.Rand, _ *seat, old *server) error {
 	s := n.servers
-	old, err := s.master(ctx)
-	if err != nil {
-		return err
-	}
 	next := s.nodes[0]
 	if next == old {
 		next = s.nodes[1]
 	}
 	replica := next.process()
 	replica.stop()
-	_, err = old.do(ctx, "CLIENT", "KILL", "TYPE", "replica")
+	_, err := old.do(ctx, "CLIENT", "KILL", "TYPE", "replica")
 	if err == nil {
 		pause(ctx, between(rng, 100*time.Millisecond, 400*time.Millisecond))
 		old.kill()
@@ -198,7 +200,6 @@ func failOver(ctx context.Context, n *nemesis, rng *rand.Rand, _ *seat, _ *serve
 	if err != nil {
 		return errors.Join(err, old.start())
 	}
-	n.switched(clock.Now())
 	if err := old.start("--replicaof", host+" "+port); err != nil {
 		return err
 	}
@@ -213,10 +214,9 @@ type nemesis struct {
 	every   time.Duration
 	rng     *rand.Rand
 
-	mu       sync.Mutex // guards the fields below
-	busy     map[any]bool
-	faults   []Fault
-	switches []int64 // when failovers were over
+	mu     sync.Mutex // guards the fields below
+	busy   map[any]bool
+	faults []Fault
 }
 
 // servers of a Sentinel set fall together: while one is replaced no other may be
@@ -226,12 +226,6 @@ func (n *nemesis) claims(srv *server) any {
 		return n.servers
 	}
 	return srv
-}
-
-func (n *nemesis) switched(at int64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.switches = append(n.switches, at)
 }
 
 // run does harm until ctx ends, and returns when all is put right again.
@@ -249,6 +243,9 @@ func (n *nemesis) run(ctx context.Context) {
 		}
 		rng := rand.New(rand.NewPCG(n.rng.Uint64(), 0))
 		all.Go(func() { n.do(ctx, kind, rng, s, srv) })
+		if kind.name == "kill-worker" && n.rng.IntN(2) == 0 {
+			pause(ctx, queueLease+300*time.Millisecond) // a quiet time, to see how soon its requests run again
+		}
 	}
 }
 
@@ -307,13 +304,23 @@ func (n *nemesis) choose() (*faultKind, *seat, *server) {
 func (n *nemesis) do(ctx context.Context, k *faultKind, rng *rand.Rand, s *seat, srv *server) {
 	f := Fault{Kind: k.name, From: clock.Now()}
 	var target any = s
+	var err error
 	if s != nil {
 		f.Target = s.name
 	} else {
-		f.Target, target = srv.name, n.claims(srv)
+		target = n.claims(srv)
+		if k.name == "failover" { // it befalls the master, whichever that is
+			if srv, err = n.servers.master(ctx); err != nil {
+				srv = n.servers.nodes[0]
+			}
+		}
+		f.Target = srv.name
 	}
-	if err := k.run(ctx, n, rng, s, srv); err != nil {
-		f.Err = fmt.Sprint(err)
+	if err == nil {
+		err = k.run(ctx, n, rng, s, srv)
+	}
+	if err != nil {
+		f.Err = err.Error()
 	}
 	f.To = clock.Now()
 	n.mu.Lock()

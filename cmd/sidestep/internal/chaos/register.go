@@ -58,23 +58,26 @@ func (r *register) run(s bothScripts, key string, fence int64, args ...any) *red
 
 // enter makes the fence known, as a holder does before it reads.
 func (r *register) enter(key string, fence int64) error {
+	r.beside(key, fmt.Sprint("enter ", fence))
 	return r.run(enterScript, key, fence, fmt.Sprint("enter ", fence)).Err()
 }
 
 // read enters and reads.
 func (r *register) read(key string, fence int64) (string, error) {
+	r.beside(key, fmt.Sprint("enter ", fence))
 	return r.run(readScript, key, fence, fmt.Sprint("enter ", fence)).Text()
 }
 
 func (r *register) write(key string, fence int64, value string) error {
+	r.beside(key, fmt.Sprint("write ", fence))
 	return r.run(writeScript, key, fence, fmt.Sprint("write ", fence), value).Err()
 }
 
-// writeUnfenced writes beside the guard. What comes of it is looked up later.
-func (r *register) writeUnfenced(key string, fence int64) {
+// beside notes what passes where no guard is, for contrast.
+func (r *register) beside(key, line string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	r.rdb.RPush(ctx, unfencedKey(key), fmt.Sprint("write ", fence))
+	r.rdb.RPush(ctx, unfencedKey(key), line)
 }
 
 // stale counts the writes with a smaller fence than one that had passed before.

@@ -249,7 +249,6 @@ func (m *member) section(ctx context.Context, lk *lock.Lock, r request) error {
 		case <-ctx.Done():
 		}
 		m.look(ctx, lk, &out)
-		m.register.writeUnfenced(r.Key, lk.Fence())
 		err = m.register.write(r.Key, lk.Fence(), in.ID)
 	}
 	switch {
@@ -274,10 +273,10 @@ func (m *member) section(ctx context.Context, lk *lock.Lock, r request) error {
 
 // workTime is mostly a few milliseconds, and now and then longer than a lease.
 func workTime() time.Duration {
-	if rand.N(25) == 0 {
+	if rand.N(100) == 0 {
 		return lockTTL + rand.N(lockTTL/2)
 	}
-	return 2*time.Millisecond + rand.N(40*time.Millisecond)
+	return 5*time.Millisecond + rand.N(50*time.Millisecond)
 }
 
 // look notes whether the section is valid now.
