@@ -65,8 +65,8 @@ servers; 130 interrupted.`
 func chaosCommand() *cobra.Command {
 	opt := chaosOptions{
 		Options: chaos.Options{
-			Duration: 25 * time.Second, Every: 350 * time.Millisecond, Seed: 1,
-			Workers: 4, Clients: 2, Handlers: 4, Rate: 30,
+			Duration: 20 * time.Second, Every: 300 * time.Millisecond, Seed: 1,
+			Workers: 4, Clients: 2, Handlers: 4, Rate: 30, Quiet: 3,
 		},
 		topologies: "all",
 	}
@@ -91,6 +91,7 @@ func chaosCommand() *cobra.Command {
 	f.IntVar(&opt.Workers, "workers", opt.Workers, "worker processes")
 	f.IntVar(&opt.Clients, "clients", opt.Clients, "client processes")
 	f.Float64Var(&opt.Rate, "rate", opt.Rate, "requests per second of each client")
+	f.StringVar(&opt.Scratch, "dir", "", "where the servers keep their data (default: in memory, if there is a /dev/shm)")
 	f.StringVar(&opt.json, "json", "", "write the report to this file, as JSON")
 	f.StringVar(&opt.svg, "svg", "", "draw the timeline into this file")
 	f.StringVar(&opt.Break, "break", "", "break a promise on purpose, to see it found: "+strings.Join(chaos.Breaks, ", "))

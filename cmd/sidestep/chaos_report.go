@@ -176,9 +176,13 @@ func writeChaosNotes(w io.Writer, s style, r *chaos.Result) {
 	if r.Late > 0 {
 		note(s.faint(r.Topology), "a context was seen to go on after its lease had run out, %d ×, by %v at most: the process had been stopped", r.Late, short(r.Latest))
 	}
+	nothing := make(map[string]int)
 	for _, f := range r.Faults {
 		if f.Err != "" {
-			note(s.faint(r.Topology), "%s of %s came to nothing: %s", f.Kind, f.Target, f.Err)
+			nothing[f.Kind+": "+f.Err]++
 		}
+	}
+	for _, c := range mostFirst(nothing) {
+		note(s.faint(r.Topology), "came to nothing and is not counted, %s ×: %s", number(c.n), c.text)
 	}
 }

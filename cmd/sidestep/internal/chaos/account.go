@@ -347,19 +347,19 @@ func (r *Result) duringFailover(e *entry) bool {
 // why names the fault between two complete sections of a request: delivery is at
 // least once, so that what keeps an acknowledgement from Redis makes a second.
 func (r *Result) why(first, second *section) string {
-	var other string
+	var own, other string
 	for _, f := range r.Faults {
-		if f.From > second.from || f.To+int64(queueLease) < first.from {
-			continue
-		}
-		if f.Target == first.by.seat.name {
+		switch {
+		case f.From > second.from || f.To+int64(queueLease) < first.from:
+		case f.Kind == "failover": // what was acknowledged may be undone
 			return f.Kind
-		}
-		if slices.Contains(r.servers, f.Target) || f.Target == "" {
-			other = f.Kind
+		case f.Target == first.by.seat.name:
+			own = cmp.Or(own, f.Kind)
+		case slices.Contains(r.servers, f.Target):
+			other = cmp.Or(other, f.Kind)
 		}
 	}
-	return cmp.Or(other, "no fault")
+	return cmp.Or(own, other, "no fault")
 }
 
 // recovery measures how long it took to go on.

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -138,6 +139,37 @@ func (s *seat) process() *process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.proc
+}
+
+// inSection tells whether the process is in a section, by what it wrote last.
+func (s *seat) inSection() bool {
+	s.mu.Lock()
+	l := s.lives[len(s.lives)-1]
+	s.mu.Unlock()
+	f, err := os.Open(l.notebook)
+	if err != nil {
+		return false
+	}
+	defer f.Close() //nolint:errcheck // only read
+	const last = 4 << 10
+	if size, err := f.Seek(0, io.SeekEnd); err == nil {
+		_, _ = f.Seek(max(0, size-last), io.SeekStart) // fails as little as the first
+	}
+	text, _ := io.ReadAll(f)
+	open := make(map[int64]bool)
+	for line := range bytes.Lines(text) {
+		var r record
+		if json.Unmarshal(line, &r) != nil {
+			continue // the first may be cut off
+		}
+		switch r.What {
+		case entered:
+			open[r.Number] = true
+		case left:
+			delete(open, r.Number)
+		}
+	}
+	return len(open) > 0
 }
 
 // finish tells the process to come to an end, and ends it if it does not.

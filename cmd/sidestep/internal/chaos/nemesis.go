@@ -43,6 +43,7 @@ var faultKinds = []faultKind{
 	{name: "kill-client", about: "SIGKILL of a client", weight: 2, seats: onlyClients, run: killMember},
 	{name: "stop", about: "SIGSTOP of a process for longer than its leases", weight: 6, seats: anySeat,
 		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, s *seat, _ *server) error {
+			aim(ctx, s)
 			p := s.process()
 			p.stop()
 			defer p.resume()
@@ -137,9 +138,15 @@ func FaultKinds() []string {
 }
 
 func killMember(ctx context.Context, _ *nemesis, rng *rand.Rand, s *seat, _ *server) error {
+	aim(ctx, s)
 	s.process().kill()
 	pause(ctx, between(rng, 0, 400*time.Millisecond))
 	return s.start()
+}
+
+// aim waits a moment for the process to be in a section, where harm does most.
+func aim(ctx context.Context, s *seat) {
+	_ = await(ctx, 300*time.Millisecond, "a section", s.inSection) // then without
 }
 
 // loseMessage makes a fault of losing one message of the next script.
@@ -243,9 +250,21 @@ func (n *nemesis) run(ctx context.Context) {
 		}
 		rng := rand.New(rand.NewPCG(n.rng.Uint64(), 0))
 		all.Go(func() { n.do(ctx, kind, rng, s, srv) })
-		if kind.name == "kill-worker" && n.rng.IntN(2) == 0 {
-			pause(ctx, queueLease+300*time.Millisecond) // a quiet time, to see how soon its requests run again
-		}
+	}
+}
+
+// killInQuiet kills workers while nothing else is harmed, one after another: how
+// soon their requests run again then is a promise.
+func (n *nemesis) killInQuiet(ctx context.Context, times int) {
+	i := slices.IndexFunc(faultKinds, func(k faultKind) bool { return k.name == "kill-worker" })
+	if len(n.kinds) > 0 && !slices.Contains(n.kinds, faultKinds[i].name) {
+		return
+	}
+	for range times {
+		s := n.crew.seats[n.rng.IntN(n.crew.opt.Workers)]
+		pause(ctx, queueLease/2)
+		n.do(ctx, &faultKinds[i], n.rng, s, nil)
+		pause(ctx, queueLease)
 	}
 }
 

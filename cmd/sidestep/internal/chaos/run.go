@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +31,10 @@ type Options struct {
 	Clients  int      // processes
 	Handlers int      // of each worker
 	Rate     float64  // requests per second of each client
+	Quiet    int      // workers that are killed in the end, while nothing else is harmed
 	Break    string   // one of Breaks, to see that it is found out
 	Dir      string   // for drawings of histories that break a rule
+	Scratch  string   // where the servers keep their data; "": see [scratch]
 	Say      func(format string, args ...any)
 }
 
@@ -49,7 +52,7 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	if opt.Say == nil {
 		opt.Say = func(string, ...any) {}
 	}
-	dir, err := os.MkdirTemp("", "chaos") // short: the proxies' sockets are in there
+	dir, err := os.MkdirTemp(cmp.Or(opt.Scratch, scratch()), "chaos") // short: the proxies' sockets are in there
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +86,7 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	harm, cancel := context.WithTimeout(ctx, opt.Duration)
 	n.run(harm)
 	cancel()
+	n.killInQuiet(ctx, opt.Quiet)
 	r.Harmed = time.Duration(clock.Now() - r.From)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -110,6 +114,18 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	r.History = history.Check(r.ops, history.Options{Dir: opt.Dir})
 	r.judge()
 	return r, nil
+}
+
+// scratch is where servers keep their data: in memory, if there is such a place.
+// What a server has written to a file outlives its SIGKILL there as well, and
+// whoever else keeps the disk busy stays out of the measurements.
+func scratch() string {
+	const memory = "/dev/shm"
+	if dir, err := os.MkdirTemp(memory, "chaos"); err == nil {
+		_ = os.Remove(dir) // it is empty
+		return memory
+	}
+	return os.TempDir()
 }
 
 // begun tells whether every member has written something down.

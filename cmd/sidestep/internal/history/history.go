@@ -199,8 +199,7 @@ func (r *Report) window(key string, ops []Op, opt Options, earlier, later bool) 
 	for i, o := range ops {
 		history[i] = porcupine.Operation{ClientId: o.Client, Input: o, Output: o, Call: o.Call, Return: o.Return}
 	}
-	result, info := porcupine.CheckOperationsVerbose(m, history, opt.Timeout)
-	switch result {
+	switch porcupine.CheckOperationsTimeout(m, history, opt.Timeout) {
 	case porcupine.Unknown:
 		r.Undecided++
 	case porcupine.Illegal:
@@ -209,6 +208,7 @@ func (r *Report) window(key string, ops []Op, opt Options, earlier, later bool) 
 			Rule: "lock and register", Key: key, File: filepath.Join(opt.Dir, name),
 			Text: fmt.Sprintf("no order of the %d operations with fences %d to %d is legal", len(ops), ops[0].Fence, ops[len(ops)-1].Fence),
 		}
+		_, info := porcupine.CheckOperationsVerbose(m, history, opt.Timeout) // slower: it keeps what it tried
 		if err := porcupine.VisualizePath(m, info, v.File); err != nil {
 			v.File, v.Text = "", v.Text+"; it could not be drawn: "+err.Error()
 		}
