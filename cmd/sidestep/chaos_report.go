@@ -176,6 +176,9 @@ func writeChaosNotes(w io.Writer, s style, r *chaos.Result) {
 	if r.Late > 0 {
 		note(s.faint(r.Topology), "a context was seen to go on after its lease had run out, %d ×, by %v at most: the process had been stopped", r.Late, short(r.Latest))
 	}
+	if r.Still > 500*time.Millisecond {
+		note(s.warn(r.Topology), "the machine stood still for %v: times measured over it mean little", short(r.Still))
+	}
 	nothing := make(map[string]int)
 	for _, f := range r.Faults {
 		if f.Err != "" {

@@ -114,9 +114,13 @@ var faultKinds = []faultKind{
 		}},
 	{name: "restart", about: "SIGKILL of a server, and a start on the same data", weight: 4,
 		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, _ *seat, srv *server) error {
+			role, err := following(ctx, srv)
+			if err != nil {
+				return err
+			}
 			srv.kill()
 			pause(ctx, between(rng, 50*time.Millisecond, 300*time.Millisecond))
-			return srv.start()
+			return srv.start(role...)
 		}},
 	{name: "outage", about: "a node is down for 1 to 2 s", weight: 2, in: []string{Quorum, Cluster},
 		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, _ *seat, srv *server) error {

@@ -83,6 +83,10 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 		rng: rand.New(rand.NewPCG(opt.Seed, h.Sum64())),
 	}
 	r := &Result{Topology: opt.Topology, Seed: opt.Seed, From: clock.Now()}
+	watching, stopWatching := context.WithCancel(ctx)
+	still := make(chan time.Duration, 1)
+	go func() { still <- standstill(watching) }()
+	defer stopWatching()
 	harm, cancel := context.WithTimeout(ctx, opt.Duration)
 	n.run(harm)
 	cancel()
@@ -105,6 +109,8 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	r.Drained = time.Duration(clock.Now() - began)
 	c.finish(true)
 	r.To = clock.Now()
+	stopWatching()
+	r.Still = <-still
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -114,6 +120,17 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	r.History = history.Check(r.ops, history.Options{Dir: opt.Dir})
 	r.judge()
 	return r, nil
+}
+
+// standstill returns the longest time by which a timer was late, until ctx ends.
+func standstill(ctx context.Context) (longest time.Duration) {
+	const beat = 20 * time.Millisecond
+	for ctx.Err() == nil {
+		at := clock.Now()
+		pause(ctx, beat)
+		longest = max(longest, time.Duration(clock.Now()-at)-beat)
+	}
+	return longest
 }
 
 // scratch is where servers keep their data: in memory, if there is such a place.

@@ -117,6 +117,7 @@ func (s *servers) startSentinel(ctx context.Context, add func(*[]*server, string
 	if err := add(&s.nodes, "redis-2", append([]string{"--replicaof", host + " " + port}, durable...)...); err != nil {
 		return err
 	}
+	s.nodes[1].args = durable // who is master from now on is not for its arguments to say
 	if err := s.inSync(ctx, s.nodes[1]); err != nil {
 		return err
 	}
@@ -141,6 +142,17 @@ func (s *servers) startSentinel(ctx context.Context, add func(*[]*server, string
 		}
 	}
 	return nil
+}
+
+// following returns the arguments with which a server starts as what it is now:
+// a replica, or none.
+func following(ctx context.Context, srv *server) ([]string, error) {
+	v, err := srv.do(ctx, "ROLE")
+	role, _ := v.([]any)
+	if err != nil || len(role) < 3 || role[0] != "slave" {
+		return nil, err
+	}
+	return []string{"--replicaof", fmt.Sprint(role[1], " ", role[2])}, nil
 }
 
 // inSync waits until a replica follows its master.
