@@ -173,3 +173,12 @@ func processesIn(t *testing.T, dir string) (all []string) {
 	}
 	return all
 }
+
+// Without servers there is no run, and that is said.
+func TestChaosWithoutServers(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	got := runCommand(t, "", "chaos")
+	if got.status != exitUnusable || !strings.Contains(got.errOut, "no redis-server in PATH") {
+		t.Errorf("exit status %d, want %d\n%s%s", got.status, exitUnusable, got.out, got.errOut)
+	}
+}

@@ -41,7 +41,8 @@ func between(rng *rand.Rand, from, to time.Duration) time.Duration {
 var faultKinds = []faultKind{
 	{name: "kill-worker", about: "SIGKILL of a worker", weight: 6, seats: onlyWorkers, run: killMember},
 	{name: "kill-client", about: "SIGKILL of a client", weight: 2, seats: onlyClients, run: killMember},
-	{name: "stop", about: "SIGSTOP of a process for longer than its leases", weight: 6, seats: anySeat,
+	{
+		name: "stop", about: "SIGSTOP of a process for longer than its leases", weight: 6, seats: anySeat,
 		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, s *seat, _ *server) error {
 			aim(ctx, s)
 			p := s.process()
@@ -49,13 +50,17 @@ var faultKinds = []faultKind{
 			defer p.resume()
 			pause(ctx, between(rng, lockTTL*5/4, lockTTL*5/2))
 			return nil
-		}},
-	{name: "cut", about: "all connections of a process cut", weight: 3, seats: anySeat,
+		},
+	},
+	{
+		name: "cut", about: "all connections of a process cut", weight: 3, seats: anySeat,
 		run: func(_ context.Context, _ *nemesis, _ *rand.Rand, s *seat, _ *server) error {
 			s.each((*faultproxy.Proxy).Cut)
 			return nil
-		}},
-	{name: "black-hole", about: "nothing passes to or from a process; then it is cut off", weight: 3, seats: anySeat,
+		},
+	},
+	{
+		name: "black-hole", about: "nothing passes to or from a process; then it is cut off", weight: 3, seats: anySeat,
 		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, s *seat, _ *server) error {
 			s.each(func(p *faultproxy.Proxy) { p.BlackHole(true) })
 			pause(ctx, between(rng, 300*time.Millisecond, 1500*time.Millisecond))
@@ -64,38 +69,48 @@ var faultKinds = []faultKind{
 				p.BlackHole(false)
 			})
 			return nil
-		}},
-	{name: "late", about: "nothing passes to or from a process; then all of it arrives", weight: 3, seats: anySeat,
+		},
+	},
+	{
+		name: "late", about: "nothing passes to or from a process; then all of it arrives", weight: 3, seats: anySeat,
 		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, s *seat, _ *server) error {
 			s.each(func(p *faultproxy.Proxy) { p.BlackHole(true) })
 			pause(ctx, between(rng, 300*time.Millisecond, 1500*time.Millisecond))
 			s.each(func(p *faultproxy.Proxy) { p.BlackHole(false) })
 			return nil
-		}},
-	{name: "slow", about: "20 to 100 ms more each way", weight: 2, seats: anySeat,
+		},
+	},
+	{
+		name: "slow", about: "20 to 100 ms more each way", weight: 2, seats: anySeat,
 		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, s *seat, _ *server) error {
 			there, back := between(rng, 20*time.Millisecond, 100*time.Millisecond), between(rng, 20*time.Millisecond, 100*time.Millisecond)
 			s.each(func(p *faultproxy.Proxy) { p.Delay(there, back) })
 			pause(ctx, between(rng, 500*time.Millisecond, time.Second))
 			s.each(func(p *faultproxy.Proxy) { p.Delay(0, 0) })
 			return nil
-		}},
+		},
+	},
 	{name: "lost-reply", about: "a script runs, and its reply is lost", weight: 6, seats: anySeat, run: loseMessage(
 		func(p *faultproxy.Proxy) <-chan struct{} { return p.DropReply("evalsha") })},
 	{name: "lost-request", about: "a script is lost on its way", weight: 2, seats: anySeat, run: loseMessage(
 		func(p *faultproxy.Proxy) <-chan struct{} { return p.DropRequest("evalsha") })},
-	{name: "client-kill", about: "CLIENT KILL of all connections of a server", weight: 3,
+	{
+		name: "client-kill", about: "CLIENT KILL of all connections of a server", weight: 3,
 		run: func(ctx context.Context, _ *nemesis, _ *rand.Rand, _ *seat, srv *server) error {
 			_, err1 := srv.do(ctx, "CLIENT", "KILL", "TYPE", "normal")
 			_, err2 := srv.do(ctx, "CLIENT", "KILL", "TYPE", "pubsub")
 			return errors.Join(err1, err2)
-		}},
-	{name: "script-flush", about: "SCRIPT FLUSH", weight: 3,
+		},
+	},
+	{
+		name: "script-flush", about: "SCRIPT FLUSH", weight: 3,
 		run: func(ctx context.Context, _ *nemesis, _ *rand.Rand, _ *seat, srv *server) error {
 			_, err := srv.do(ctx, "SCRIPT", "FLUSH")
 			return err
-		}},
-	{name: "idle-timeout", about: "CONFIG SET timeout 1", weight: 2,
+		},
+	},
+	{
+		name: "idle-timeout", about: "CONFIG SET timeout 1", weight: 2,
 		run: func(ctx context.Context, n *nemesis, rng *rand.Rand, _ *seat, srv *server) error {
 			if _, err := srv.do(ctx, "CONFIG", "SET", "timeout", 1); err != nil {
 				return err
@@ -103,16 +118,20 @@ var faultKinds = []faultKind{
 			pause(ctx, between(rng, 1500*time.Millisecond, 3*time.Second))
 			_, err := srv.do(context.WithoutCancel(ctx), "CONFIG", "SET", "timeout", 0)
 			return err
-		}},
-	{name: "stall", about: "SIGSTOP of a server for 200 to 500 ms, as by a slow disk", weight: 4,
+		},
+	},
+	{
+		name: "stall", about: "SIGSTOP of a server for 200 to 500 ms, as by a slow disk", weight: 4,
 		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, _ *seat, srv *server) error {
 			p := srv.process()
 			p.stop()
 			defer p.resume()
 			pause(ctx, between(rng, 200*time.Millisecond, 500*time.Millisecond))
 			return nil
-		}},
-	{name: "restart", about: "SIGKILL of a server, and a start on the same data", weight: 4,
+		},
+	},
+	{
+		name: "restart", about: "SIGKILL of a server, and a start on the same data", weight: 4,
 		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, _ *seat, srv *server) error {
 			role, err := following(ctx, srv)
 			if err != nil {
@@ -121,15 +140,20 @@ var faultKinds = []faultKind{
 			srv.kill()
 			pause(ctx, between(rng, 50*time.Millisecond, 300*time.Millisecond))
 			return srv.start(role...)
-		}},
-	{name: "outage", about: "a node is down for 1 to 2 s", weight: 2, in: []string{Quorum, Cluster},
+		},
+	},
+	{
+		name: "outage", about: "a node is down for 1 to 2 s", weight: 2, in: []string{Quorum, Cluster},
 		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, _ *seat, srv *server) error {
 			srv.kill()
 			pause(ctx, between(rng, time.Second, 2*time.Second))
 			return srv.start()
-		}},
-	{name: "failover", about: "the replica falls behind, and the master is killed", weight: 12, in: []string{Sentinel, SentinelAsync},
-		run: failOver},
+		},
+	},
+	{
+		name: "failover", about: "the replica falls behind, and the master is killed", weight: 12, in: []string{Sentinel, SentinelAsync},
+		run: failOver,
+	},
 }
 
 // FaultKinds returns the names of all kinds.

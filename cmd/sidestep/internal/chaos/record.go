@@ -52,8 +52,6 @@ type record struct {
 	Text string `json:"t,omitempty"`
 
 	Op *history.Op `json:"op,omitempty"`
-
-	by *life // whose record it is; for the account
 }
 
 // notebook is the file in which a member writes down what it does. It is safe for
