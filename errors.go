@@ -44,6 +44,10 @@ var (
 	ErrRunning = delayq.ErrRunning
 	// ErrUnknown is returned when a request is not in the queue.
 	ErrUnknown = delayq.ErrUnknown
+	// ErrNotReplicated is returned when a request was stored, and fewer replicas than
+	// [listq.Config.Wait] asks for confirmed it in time. It matches ErrUnavailable and
+	// ErrAmbiguous too: the request runs unless a failover loses it.
+	ErrNotReplicated = listq.ErrNotReplicated
 	// ErrInvalid is returned for arguments that cannot be used, before anything is
 	// sent. The error's text names the argument.
 	ErrInvalid = listq.ErrInvalid

@@ -824,3 +824,23 @@ func TestConstructorsPanic(t *testing.T) {
 		}()
 	}
 }
+
+// What was stored and not confirmed by replicas is no success, and not nothing.
+func TestEnqueueWaitsForReplicas(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Real(t) // which has no replica
+	acq := newAcquirer(t, rdb, sidestep.Config{})
+	q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{
+		Storage: listq.Config{Wait: listq.Wait{Replicas: 1, Timeout: 10 * time.Millisecond}},
+	})
+	task := sidestep.NewTask(q, "t", func(int) string { return "" }, func(context.Context, *lock.Lock, int) error { return nil })
+	r, err := task.Enqueue(t.Context(), 1)
+	for _, want := range []error{sidestep.ErrNotReplicated, sidestep.ErrAmbiguous, sidestep.ErrUnavailable} {
+		if !errors.Is(err, want) {
+			t.Errorf("Enqueue = %v, want %v", err, want)
+		}
+	}
+	if _, err := q.Get(t.Context(), r.ID); err != nil {
+		t.Errorf("Get(%q) = %v, want the request: the master has it", r.ID, err)
+	}
+}

@@ -45,6 +45,28 @@ type Config struct {
 	// should exceed the time in which the Redis client gives up. Defaults to 60 s;
 	// negative: not at all.
 	Resend time.Duration
+	// Wait makes a request count as accepted only when replicas have it. Defaults
+	// to not waiting: a failover may then lose what was just accepted.
+	Wait Wait
+}
+
+// Wait says how many replicas of the master must have confirmed a request before
+// the method that accepts it succeeds: Push, and Schedule, Delay and Park of
+// package delayq. It costs a round trip from the master to those replicas, and
+// two commands more in the same round trip from here. If they do not answer in
+// time the method returns [ErrNotReplicated].
+//
+// A failover then loses nothing accepted, as long as it promotes one of the
+// replicas that confirmed: with Replicas 1 and one replica, or as many as there
+// are, that is certain; with fewer it is likely, since Sentinel and Cluster
+// prefer the replica that has most. Later steps of the request, such as its
+// acknowledgement, do not wait: a failover can undo them, and it runs again.
+type Wait struct {
+	// Replicas is how many. 0 does not wait.
+	Replicas int
+	// Timeout is how long to wait for them, in whole milliseconds. It should be
+	// less than the client's ReadTimeout. Defaults to 1 s; at least 1 ms.
+	Timeout time.Duration
 }
 
 // Hooks are called from the goroutine in which the thing happens. They must not
@@ -88,6 +110,10 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Poll < 10*time.Millisecond {
 		panic(fmt.Sprintf("listq: Config.Poll is %v, less than 10ms", c.Poll))
+	}
+	def(&c.Wait.Timeout, time.Second)
+	if c.Wait.Replicas < 0 || c.Wait.Timeout < time.Millisecond {
+		panic(fmt.Sprintf("listq: Config.Wait is %d replicas within %v: less than 0, or than 1ms", c.Wait.Replicas, c.Wait.Timeout))
 	}
 	c.DeadAge = max(c.DeadAge, 0)
 	c.MaxDead = max(c.MaxDead, 0)

@@ -38,10 +38,12 @@ func New(rdb redis.UniversalClient, name string, cfg Config) *Queue {
 		panic(fmt.Sprintf("listq: New with the queue name %q: it must have 1 to 255 bytes, no brace and no control character", name))
 	}
 	cfg = cfg.withDefaults()
+	scripts := script.New(rdb, keys.Of(keys.Base(cfg.Prefix, name)))
+	scripts.Replicate(script.Wait(cfg.Wait))
 	return &Queue{
 		name:   name,
 		cfg:    cfg,
-		script: script.New(rdb, keys.Of(keys.Base(cfg.Prefix, name))),
+		script: scripts,
 		feed: script.Feed{
 			Feeder: feederID(), Lease: cfg.Lease, MaxDeliveries: cfg.MaxDeliveries,
 			// Those who are not the timekeeper look after it, each at another time: not

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sidestep-go/sidestep/cmd/sidestep/internal/chaos"
 	"github.com/sidestep-go/sidestep/internal/redistest"
 )
 
@@ -20,7 +21,7 @@ import (
 const asCommand = "SIDESTEP_TEST_COMMAND"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(memberEnv) != "" || os.Getenv(asCommand) != "" {
+	if os.Getenv(memberEnv) != "" || os.Getenv(chaos.MemberEnv) != "" || os.Getenv(asCommand) != "" {
 		main()
 	}
 	redistest.Main(m)
@@ -317,6 +318,13 @@ func TestUsage(t *testing.T) {
 		{"replay -redis unix:///nowhere.sock -", exitUnusable, "redis at /nowhere.sock"},
 		{"replay -redis unix:///nowhere.sock -processes 2 -", exitUnusable, "redis at /nowhere.sock"},
 		{"demo extra", exitUnusable, "extra"},
+		{"chaos -help", exitOK, "recovery"},
+		{"chaos extra", exitUnusable, "extra"},
+		{"chaos -topology ring", exitUnusable, "-topology \"ring\""},
+		{"chaos -faults flood", exitUnusable, "-faults \"flood\""},
+		{"chaos -duration 1ms", exitUnusable, "-duration 1ms"},
+		{"chaos -workers 0", exitUnusable, "-workers 0"},
+		{"chaos -break all", exitUnusable, "-break \"all\""},
 		{"exec", exitUnusable, "unknown command"},
 	} {
 		got := runCommand(t, "", strings.Fields(tt.args)...)

@@ -4,9 +4,10 @@
 //	sidestep demo            the three policies side by side, in ten seconds
 //	sidestep replay FILE     run the lines of a file under their locks, and check every promise
 //	sidestep soak            keep the library busy for an hour, and see whether anything grows
+//	sidestep chaos           harm real processes and servers, and account for every request
 //
-// None needs a Redis; with -redis URL they use one. Without, soak starts a
-// redis-server of its own, and the others use one in memory.
+// Demo and replay need no Redis; with -redis URL they use one. Soak and chaos
+// start redis-servers of their own.
 package main
 
 import (
@@ -23,6 +24,8 @@ import (
 
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/spf13/cobra"
+
+	"github.com/sidestep-go/sidestep/cmd/sidestep/internal/chaos"
 )
 
 // The exit statuses of the command.
@@ -44,6 +47,9 @@ func (e *exitError) Error() string { return e.text }
 func main() {
 	if os.Getenv(memberEnv) != "" {
 		os.Exit(memberMain(os.Stdin, os.Stdout))
+	}
+	if os.Getenv(chaos.MemberEnv) != "" {
+		os.Exit(chaos.Main(os.Stdin))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second interrupt ends the command at once
@@ -84,8 +90,8 @@ func rootCommand() *cobra.Command {
 distributed lock on Redis and lets every call say what happens when the lock is
 taken: fail at once, wait in line, or be stored and run later.
 
-No command needs a Redis: without -redis they use one in memory, or, for soak, a
-redis-server of their own. Flags may be written with one dash or two.`,
+Demo and replay need no Redis: without -redis they use one in memory. Soak and
+chaos start redis-servers of their own. Flags may be written with one dash or two.`,
 		Example: `  sidestep demo
   sidestep replay changes.jsonl
   sidestep replay -redis redis://localhost:6379 -processes 4 changes.jsonl`,
@@ -93,7 +99,7 @@ redis-server of their own. Flags may be written with one dash or two.`,
 		SilenceUsage:  true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(demoCommand(), replayCommand(), soakCommand(), versionCommand())
+	root.AddCommand(demoCommand(), replayCommand(), soakCommand(), chaosCommand(), versionCommand())
 	return root
 }
 

@@ -41,6 +41,7 @@ const Bound = 128
 type Queue struct {
 	rdb  redis.UniversalClient
 	keys keys.Queue
+	wait Wait
 }
 
 // New returns the scripts of the queue with the given keys.
@@ -70,7 +71,7 @@ func (q *Queue) Push(ctx context.Context, entries []Entry) ([]Code, error) {
 	for _, e := range entries {
 		args = append(args, e.ID, e.Body, e.Lock, ms(e.MaxWait))
 	}
-	return codes(push.Run(ctx, q.rdb, q.keys.All(), args...), len(entries))
+	return codes(q.accept(ctx, push, args...), len(entries))
 }
 
 // Due is a time for schedule, parknew and reschedule.
@@ -89,13 +90,13 @@ var (
 
 // Schedule accepts a request that is due at a time.
 func (q *Queue) Schedule(ctx context.Context, e Entry, due Due) (Code, time.Time, error) {
-	return dated(schedule.Run(ctx, q.rdb, q.keys.All(), e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due), e.Deferrals))
+	return dated(q.accept(ctx, schedule, e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due), e.Deferrals))
 }
 
 // ParkNew accepts a request in line for its lock, with a probe at due at the
 // latest.
 func (q *Queue) ParkNew(ctx context.Context, e Entry, due Due) (Code, time.Time, error) {
-	return dated(parknew.Run(ctx, q.rdb, q.keys.All(), e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due)))
+	return dated(q.accept(ctx, parknew, e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due)))
 }
 
 // Feed is what the claims of one feeder have in common.

@@ -1,6 +1,6 @@
 //go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
 
-package main
+package clock
 
 import (
 	"time"
@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// now returns the time in nanoseconds by a clock that all processes of this
+// Now returns the time in nanoseconds by a clock that all processes of this
 // machine share and that nobody sets.
-func now() int64 {
+func Now() int64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
 		return time.Now().UnixNano()

@@ -1,0 +1,2 @@
+// Package clock is one clock for all processes of a machine.
+package clock
