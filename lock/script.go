@@ -114,24 +114,50 @@ type single struct {
 	sharded bool // several servers behind it
 	scripts *scripts
 	delay   time.Duration // by which a key outlives the lease
+	timeout time.Duration // how long a client of one server waits for an answer; 0: not known, or for ever
+	repeats bool          // whether that client sends commands again
 }
 
 func newSingle(rdb redis.UniversalClient, s *scripts, delay time.Duration) *single {
-	_, one := rdb.(*redis.Client)
-	return &single{rdb: rdb, sharded: !one, scripts: s, delay: delay}
+	n := &single{rdb: rdb, sharded: true, scripts: s, delay: delay}
+	if c, ok := rdb.(*redis.Client); ok {
+		n.sharded, n.timeout, n.repeats = false, c.Options().ReadTimeout, c.Options().MaxRetries > 0
+	}
+	return n
 }
+
+// prompt reports whether one attempt at a command ends within releaseTimeout, once
+// there is a connection for it.
+func (n *single) prompt() bool { return n.timeout > 0 && n.timeout <= releaseTimeout }
 
 // run runs a script; args are the number of keys, they, and the arguments, with
 // room for two in front.
 func (n *single) run(ctx context.Context, s *script, args []any) (any, error) {
+	return n.send(ctx, s, args, false)
+}
+
+// send is run, unless it is to be sent once: then go-redis does not repeat it.
+func (n *single) send(ctx context.Context, s *script, args []any, once bool) (any, error) {
 	args[0], args[1] = "evalsha", s.sha
 	cmd := redis.NewCmd(ctx, args...)
-	if err := n.rdb.Process(ctx, cmd); err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
+	var err error
+	if once {
+		err = n.rdb.Process(ctx, unrepeated{cmd})
+	} else {
+		err = n.rdb.Process(ctx, cmd)
+	}
+	if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
 		cmd = n.eval(ctx, s, args)
 		_ = n.rdb.Process(ctx, cmd) // cmd has the error
 	}
 	return cmd.Result()
 }
+
+// unrepeated is a command that go-redis does not send again by itself.
+type unrepeated struct{ *redis.Cmd }
+
+// NoRetry tells it so.
+func (unrepeated) NoRetry() bool { return true }
 
 // eval is the command that brings the script's text along.
 func (n *single) eval(ctx context.Context, s *script, args []any) *redis.Cmd {
@@ -312,6 +338,7 @@ type releaseArgs struct {
 	entry  string // "" if it never stood in line
 	margin time.Duration
 	report bool // take the parked queues out and report them
+	once   bool // no second attempt
 
 	marginMS int64
 	argv     [10]any
@@ -334,7 +361,7 @@ func (n *single) release(ctx context.Context, k *keys, a *releaseArgs) (releaseR
 	if a.entry != "" {
 		args = append(args, &a.entry)
 	}
-	v, err := n.run(ctx, n.scripts.release, args)
+	v, err := n.send(ctx, n.scripts.release, args, a.once)
 	if err != nil {
 		return releaseReply{}, err
 	}
