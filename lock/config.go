@@ -28,7 +28,8 @@ type Config struct {
 
 	// FenceMargin is how long the last fence of a lock is remembered beyond the
 	// time that it encodes: how far the server's clock may be set back while
-	// nobody holds the lock. It costs about 140 bytes per name for that long.
+	// nobody holds the lock. It costs about 140 bytes per name for that long, or
+	// up to twice that long. Use the same everywhere: the shortest one counts.
 	// At least 1s. Defaults to 60s.
 	FenceMargin time.Duration
 
