@@ -46,8 +46,8 @@ var (
 	// With turns as long as the process has goroutines in line, the order is
 	// that of arrival among all, and a turn costs two commands.
 	sidestepTurn4 = lockPeer{
-		name: "sidestep, turns of 4", note: "TurnSections 4, as many as goroutines wait in a process",
-		open: openSidestep(lock.Config{TTL: ttl, TurnSections: 4}),
+		name: "sidestep, turns of 4", note: "TurnSections 4, as many as goroutines wait in a process, and TurnTime 100 ms",
+		open: openSidestep(lock.Config{TTL: ttl, TurnSections: 4, TurnTime: 100 * time.Millisecond}),
 	}
 	sidestepTurn1 = lockPeer{
 		name: "sidestep, turns of 1", note: "TurnSections 1: no hand-off within a process",
@@ -64,6 +64,7 @@ var (
 	rueidisLock = lockPeer{name: "rueidislock", note: "KeyMajority 1, NoLoopTracking", open: openRueidislock}
 
 	rawGoRedis = lockPeer{name: "go-redis by hand", note: "SET NX and a compare-and-delete script", limit: true, open: openRawGoRedis}
+	rawFence   = lockPeer{name: "go-redis by hand, with a fence", note: "as before, but a script does the SET NX and stores a number made from TIME", limit: true, open: openRawFence}
 	rawRueidis = lockPeer{name: "rueidis by hand", note: "the same on rueidis, which joins commands of all goroutines on one connection", limit: true, open: openRawRueidis}
 	rawToken   = lockPeer{name: "FIFO token by hand", note: "a token in a LIST, taken by BLPOP and put back by RPUSH: no lease, no fence, and lost with its holder", limit: true, open: openToken}
 )
@@ -248,6 +249,16 @@ const compareAndDelete = `if redis.call('GET', KEYS[1]) == ARGV[1] then return r
 
 var deleteScript = redis.NewScript(compareAndDelete)
 
+// leastFence is the least that a script can do for a fence: it does not even look
+// at the one before.
+var leastFence = redis.NewScript(`if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
+	local t = redis.call('TIME')
+	local n = t[1] * 1000000 + t[2]
+	redis.call('SET', KEYS[2], string.format('%.0f', n), 'PX', 60000)
+	return n
+end
+return 0`)
+
 type rawKit struct{ rdb *redis.Client }
 
 func openRawGoRedis(addr string, w *wire) (lockKit, error) { return &rawKit{newClient(addr, w)}, nil }
@@ -271,6 +282,24 @@ type rawHeld struct {
 
 func (h *rawHeld) unlock(ctx context.Context) error {
 	return deleteScript.Run(ctx, h.rdb, []string{h.name}, h.token).Err()
+}
+
+type rawFenceKit struct{ rawKit }
+
+func openRawFence(addr string, w *wire) (lockKit, error) {
+	return &rawFenceKit{rawKit{newClient(addr, w)}}, nil
+}
+
+func (k *rawFenceKit) try(ctx context.Context, name string) (unlocker, error) {
+	token := rand.Text()
+	n, err := leastFence.Run(ctx, k.rdb, []string{name, "{" + name + "}:fence"}, token, ttl.Milliseconds()).Int64()
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, errTaken
+	}
+	return &rawHeld{k.rdb, name, token}, nil
 }
 
 func (k *rawKit) do(context.Context, string, func()) error { return errors.ErrUnsupported }

@@ -14,6 +14,7 @@ const (
 	maxTTL     = 10 * 365 * 24 * time.Hour
 	maxOwner   = 256     // bytes
 	maxSection = 1 << 16 // fences in one block
+	firstBlock = 16      // fences in the first block of several turns
 )
 
 // Config configures a [Locker]. The zero value means the defaults.
@@ -27,7 +28,8 @@ type Config struct {
 
 	// FenceMargin is how long the last fence of a lock is remembered beyond the
 	// time that it encodes: how far the server's clock may be set back while
-	// nobody holds the lock. It costs about 140 bytes per name for that long.
+	// nobody holds the lock. It costs about 140 bytes per name for that long, or
+	// up to twice that long. Use the same everywhere: the shortest one counts.
 	// At least 1s. Defaults to 60s.
 	FenceMargin time.Duration
 
@@ -75,10 +77,16 @@ type Config struct {
 
 	// TurnSections and TurnTime bound a turn: goroutines of this process that
 	// wait for the same lock hand it to each other without a round trip, until
-	// so many sections or so much time have passed and someone waits; then the
-	// lock goes back to Redis and to the next process in line. TurnSections 1
-	// means no such hand-off. Defaults to 16 sections (at most 65536) and
-	// 100ms.
+	// so many sections or so much time have passed; then the lock goes back to
+	// Redis and to the next process in line. TurnSections 1 means no such
+	// hand-off; at most 65536. With sections that are longer than TurnTime,
+	// processes take strict turns of one section each.
+	//
+	// The time is what a process in line waits for each one ahead of it, on top
+	// of that one's last section. The sections of a turn each need a fence, and
+	// a turn reserves them at its start: 16 at first, and then up to twice as
+	// many as the turn before used, so that fences do not run ahead of the clock
+	// that they are taken from. Defaults to 1024 sections and 2ms.
 	TurnSections int
 	TurnTime     time.Duration
 }
@@ -90,8 +98,8 @@ func (c Config) withDefaults() Config {
 	c.LapseDelay = c.LapseDelay.Truncate(time.Millisecond)
 	c.FenceMargin = cmp.Or(c.FenceMargin, time.Minute)
 	c.NodeTimeout = cmp.Or(c.NodeTimeout, time.Second)
-	c.TurnSections = cmp.Or(c.TurnSections, 16)
-	c.TurnTime = cmp.Or(c.TurnTime, 100*time.Millisecond)
+	c.TurnSections = cmp.Or(c.TurnSections, 1024)
+	c.TurnTime = cmp.Or(c.TurnTime, 2*time.Millisecond)
 	if c.Owner == "" {
 		host, err := os.Hostname()
 		if err != nil {

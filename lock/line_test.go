@@ -254,8 +254,7 @@ func TestUnknownGrantIsGivenBack(t *testing.T) {
 		// The join again, after its ticket is finished.
 		var join redis.Cmder
 		for _, c := range late {
-			args := c.Args()
-			if len(args) == 13 && *args[11].(*string) != "" {
+			if len(c.Args()) == 12 { // a try names no line and has no entry
 				join = c
 			}
 		}

@@ -225,6 +225,84 @@ func TestWaitersEnterInOrder(t *testing.T) {
 	})
 }
 
+// A turn reserves the fences that the one before makes likely, so that they do not run
+// ahead of the clock.
+func TestTurnsGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		holder, l := newLocker(t, rdb, lock.Config{}), newLocker(t, rdb, lock.Config{TurnSections: 100, TurnTime: time.Hour})
+		turns := func(sections int) (sizes []int) {
+			lk := take(t, holder, "x")
+			var last int64
+			var wg sync.WaitGroup
+			for range sections {
+				wg.Go(func() {
+					if err := l.Do(t.Context(), "x", nil, func(_ context.Context, lk *lock.Lock) error {
+						if lk.Fence() != last+1 {
+							sizes = append(sizes, 0)
+						}
+						last = lk.Fence()
+						sizes[len(sizes)-1]++
+						time.Sleep(time.Millisecond) // so that the next turn's fences do not follow on
+						return nil
+					}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			synctest.Wait()
+			release(t, lk)
+			wg.Wait()
+			return sizes
+		}
+		if got, want := turns(300), []int{16, 32, 64, 100, 88}; !slices.Equal(got, want) {
+			t.Errorf("turns of %v sections, want %v", got, want)
+		}
+		if got, want := turns(20), []int{16, 4}; !slices.Equal(got, want) {
+			t.Errorf("turns of %v sections, want %v", got, want)
+		}
+	})
+}
+
+// With the defaults, processes whose sections are longer than TurnTime take turns of
+// one section; shorter ones fit more of them into it.
+func TestTurnTime(t *testing.T) {
+	for _, c := range []struct {
+		section time.Duration
+		turn    int
+	}{{3 * time.Millisecond, 1}, {1100 * time.Microsecond, 2}, {600 * time.Microsecond, 4}} {
+		synctest.Test(t, func(t *testing.T) {
+			rdb := redistest.Mini(t)
+			holder := newLocker(t, rdb, lock.Config{})
+			lk := take(t, holder, "x")
+			var order []int
+			var wg sync.WaitGroup
+			for p := range 3 {
+				l := newLocker(t, rdb, lock.Config{})
+				for range 8 {
+					wg.Go(func() {
+						if err := l.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error {
+							time.Sleep(c.section)
+							order = append(order, p)
+							return nil
+						}); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				time.Sleep(50 * time.Millisecond) // they arrive one process after the other
+			}
+			release(t, lk)
+			wg.Wait()
+			for i, p := range order {
+				if want := i / c.turn % 3; p != want {
+					t.Fatalf("sections of %v: order of processes %v, want turns of %d", c.section, order, c.turn)
+				}
+			}
+		})
+	}
+}
+
 func TestLocalHandOffTakesNoRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rdb := redistest.Mini(t)

@@ -18,7 +18,8 @@ const (
 )
 
 const (
-	releaseTimeout = 5 * time.Second        // Release returns by then
+	releaseTimeout = 5 * time.Second        // Release returns by then,
+	connectTimeout = time.Second            // or by so much later if it had to wait for a connection first
 	giveBackTries  = 3                      // of a clean-up that nobody waits for
 	giveBackPause  = 100 * time.Millisecond // before the second try; then twice that
 )
@@ -37,13 +38,12 @@ type Locker struct {
 	fromReceipt bool            // for tests: a grant counts from its receipt, which is wrong
 	ctx         context.Context // ends at Close
 	stop        context.CancelFunc
-	timers      sync.Pool // stopped *time.Timer; not shared by Lockers, which may live in different synctest bubbles
 
 	mu      sync.Mutex // guards the fields below, and all leases, slots and mailboxes
 	closed  bool
 	counter uint32
-	running int       // goroutines of this Locker
-	drained sync.Cond // running is 0
+	workers workers
+	drained sync.Cond // there are no workers
 	live    map[string]*lease
 	slots   map[slotID]*slot
 	mails   map[string]*mailbox
@@ -112,8 +112,9 @@ func (l *Locker) Close() error {
 			m.close()
 		}
 		l.dog.poke()
+		l.workers.end(len(l.workers.idle))
 	}
-	for l.running > 0 {
+	for l.workers.n > 0 {
 		l.drained.Wait()
 	}
 	l.unlock()
@@ -128,22 +129,6 @@ func (l *Locker) unlock() {
 	for _, f := range post {
 		f()
 	}
-}
-
-// spawn runs f on a goroutine that Close waits for. Call with mu held.
-func (l *Locker) spawn(f func()) {
-	l.running++
-	go func() {
-		defer func() {
-			l.mu.Lock()
-			l.running--
-			if l.running == 0 {
-				l.drained.Broadcast()
-			}
-			l.mu.Unlock()
-		}()
-		f()
-	}()
 }
 
 // newValue returns what a lock key holds for a new ticket: token, space, label.

@@ -1,4 +1,5 @@
--- prelude: what the scripts share; it is put in front of each.
+-- prelude: what the scripts share; it is put in front of each, after its shortcut
+-- if it has one.
 -- KEYS[1] lock   KEYS[2] fence   KEYS[3] line
 -- An entry of the line is "claim block n channelvalue": the claim lease in ms,
 -- the size of the block of fences, the length of the channel's name, that name,
@@ -10,11 +11,13 @@ local clock = now -- what fences are minted from
 
 local function text(n) return string.format('%.0f', n) end
 
--- mint: reserve k fences; the last of them. Before any write to the lock.
+-- mint: reserve k fences; the last of them. Before any write to the lock. Its key
+-- is kept for one or two margins beyond it: until the end of the next period that
+-- long.
 local function mint(k, margin, key)
   key = key or KEYS[2]
   local n = math.max((tonumber(redis.call('GET', key) or 0) or 0) + 1, clock) + k - 1
-  redis.call('SET', key, text(n), 'PXAT', text(math.floor(n / 1000) + margin))
+  redis.call('SET', key, text(n), 'PXAT', text((math.floor(n / 1000 / margin) + 2) * margin))
   return n
 end
 

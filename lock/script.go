@@ -18,10 +18,14 @@ import (
 var (
 	//go:embed prelude.lua
 	preludeLua string
+	//go:embed trylock.lua
+	tryLockLua string
 	//go:embed acquire.lua
 	acquireLua string
 	//go:embed extend.lua
 	extendLua string
+	//go:embed unlock.lua
+	unlockLua string
 	//go:embed release.lua
 	releaseLua string
 	//go:embed revoke.lua
@@ -47,14 +51,13 @@ var (
 )
 
 var (
-	extendScript  = newScript(1, extendLua)
-	lookScript    = newScript(2, lookLua)
-	inspectScript = newScript(4, inspectLua)
-	adoptScript   = newScript(2, adoptLua)
-	raiseScript   = newScript(2, raiseLua)
-	discardScript = newScript(1, discardLua)
-
-	acquireAllScript = newScript(2, preludeLua, acquireAllLua) // for one lock
+	extendScript     = newScript(extendLua)
+	lookScript       = newScript(lookLua)
+	inspectScript    = newScript(inspectLua)
+	adoptScript      = newScript(adoptLua)
+	raiseScript      = newScript(raiseLua)
+	discardScript    = newScript(discardLua)
+	acquireAllScript = newScript(preludeLua, acquireAllLua)
 )
 
 // scripts are those that differ between a node of its own and one of a quorum.
@@ -62,23 +65,23 @@ type scripts struct{ acquire, release, revoke *script }
 
 var (
 	aloneScripts = scripts{
-		acquire: newScript(4, preludeLua, acquireLua),
-		release: newScript(4, preludeLua, releaseLua),
-		revoke:  newScript(4, preludeLua, revokeLua),
+		acquire: newScript(tryLockLua, preludeLua, acquireLua),
+		release: newScript(unlockLua, preludeLua, releaseLua),
+		revoke:  newScript(preludeLua, revokeLua),
 	}
 	quorumScripts = scripts{
-		acquire: newScript(4, preludeLua, quorumLua, voteLua),
-		release: newScript(4, preludeLua, quorumLua, releaseLua),
-		revoke:  newScript(4, preludeLua, quorumLua, revokeLua),
+		acquire: newScript(preludeLua, quorumLua, voteLua),
+		release: newScript(unlockLua, preludeLua, quorumLua, releaseLua),
+		revoke:  newScript(preludeLua, quorumLua, revokeLua),
 	}
 )
 
 // script is one Lua script: its text without comments, and its digest.
 type script struct {
-	src, sha, numKeys any // strings, boxed once
+	src, sha any // strings, boxed once
 }
 
-func newScript(numKeys int, parts ...string) *script {
+func newScript(parts ...string) *script {
 	var b strings.Builder
 	for _, part := range parts {
 		for line := range strings.Lines(part) {
@@ -89,7 +92,7 @@ func newScript(numKeys int, parts ...string) *script {
 		}
 	}
 	sum := sha1.Sum([]byte(b.String()))
-	return &script{src: b.String(), sha: hex.EncodeToString(sum[:]), numKeys: strconv.Itoa(numKeys)}
+	return &script{src: b.String(), sha: hex.EncodeToString(sum[:])}
 }
 
 // node is what holds locks: one Redis, or one Sentinel set or Cluster, or a
@@ -112,28 +115,55 @@ type single struct {
 	sharded bool // several servers behind it
 	scripts *scripts
 	delay   time.Duration // by which a key outlives the lease
+	timeout time.Duration // how long a client of one server waits for an answer; 0: not known, or for ever
+	repeats bool          // whether that client sends commands again
 }
 
 func newSingle(rdb redis.UniversalClient, s *scripts, delay time.Duration) *single {
-	_, one := rdb.(*redis.Client)
-	return &single{rdb: rdb, sharded: !one, scripts: s, delay: delay}
+	n := &single{rdb: rdb, sharded: true, scripts: s, delay: delay}
+	if c, ok := rdb.(*redis.Client); ok {
+		n.sharded, n.timeout, n.repeats = false, c.Options().ReadTimeout, c.Options().MaxRetries > 0
+	}
+	return n
 }
 
-// run runs a script; args has room for the three arguments in front of the keys.
+// prompt reports whether one attempt at a command ends within releaseTimeout, once
+// there is a connection for it.
+func (n *single) prompt() bool { return n.timeout > 0 && n.timeout <= releaseTimeout }
+
+// run runs a script; args are the number of keys, they, and the arguments, with
+// room for two in front.
 func (n *single) run(ctx context.Context, s *script, args []any) (any, error) {
-	args[0], args[1], args[2] = "evalsha", s.sha, s.numKeys
+	return n.send(ctx, s, args, false)
+}
+
+// send is run, unless it is to be sent once: then go-redis does not repeat it.
+func (n *single) send(ctx context.Context, s *script, args []any, once bool) (any, error) {
+	args[0], args[1] = "evalsha", s.sha
 	cmd := redis.NewCmd(ctx, args...)
-	if err := n.rdb.Process(ctx, cmd); err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
+	var err error
+	if once {
+		err = n.rdb.Process(ctx, unrepeated{cmd})
+	} else {
+		err = n.rdb.Process(ctx, cmd)
+	}
+	if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
 		cmd = n.eval(ctx, s, args)
 		_ = n.rdb.Process(ctx, cmd) // cmd has the error
 	}
 	return cmd.Result()
 }
 
+// unrepeated is a command that go-redis does not send again by itself.
+type unrepeated struct{ *redis.Cmd }
+
+// NoRetry tells it so.
+func (unrepeated) NoRetry() bool { return true }
+
 // eval is the command that brings the script's text along.
 func (n *single) eval(ctx context.Context, s *script, args []any) *redis.Cmd {
 	args = append([]any(nil), args...) // a hook may have kept the first ones
-	args[0], args[1], args[2] = "eval", s.src, s.numKeys
+	args[0], args[1] = "eval", s.src
 	return redis.NewCmd(ctx, args...)
 }
 
@@ -146,13 +176,13 @@ type acquireArgs struct {
 	margin time.Duration
 
 	leaseMS, claimMS, marginMS int64
-	argv                       [13]any
+	argv                       [12]any
 }
 
 type acquireReply struct {
 	granted bool
 	fence   int64         // granted: the last of the block
-	server  int64         // the server's time, in microseconds; 0 of a quorum, which has none
+	server  int64         // refused, not of a try: the server's time, in microseconds; 0 of a quorum, which has none
 	left    time.Duration // refused: of the holder's lease; -1 if it has no end
 	holder  string        // refused: the value of the lock key; "" if not known
 	split   bool          // refused: by several, none of whom has a majority
@@ -160,32 +190,40 @@ type acquireReply struct {
 
 func (n *single) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireReply, error) {
 	a.leaseMS, a.claimMS, a.marginMS = (a.lease + n.delay).Milliseconds(), a.claim.Milliseconds(), a.margin.Milliseconds()
-	a.argv = [13]any{
-		3: &k.lock, 4: &k.fence, 5: &k.line, 6: &k.parked,
-		7: &a.value, 8: &a.leaseMS, 9: &a.block, 10: &a.marginMS, 11: &a.entry, 12: &a.claimMS,
+	args := append(a.argv[:2], "2", &k.lock, &k.fence)
+	if a.entry != "" {
+		args[2] = "3"
+		args = append(args, &k.line)
 	}
-	v, err := n.run(ctx, n.scripts.acquire, a.argv[:])
+	args = append(args, &a.value, &a.leaseMS, &a.marginMS)
+	if a.block > 1 || a.entry != "" {
+		args = append(args, &a.block)
+	}
+	if a.entry != "" {
+		args = append(args, &a.entry, &a.claimMS)
+	}
+	v, err := n.run(ctx, n.scripts.acquire, args)
 	if err != nil {
 		return acquireReply{}, err
 	}
-	f, _ := v.([]any)
-	if len(f) < 3 {
-		return acquireReply{}, errReply("acquire", v)
+	switch v := v.(type) {
+	case int64:
+		return acquireReply{granted: true, fence: v}, nil
+	case []any:
+		if len(v) < 2 {
+			break
+		}
+		left, ok0 := v[0].(int64)
+		holder, ok1 := v[1].(string)
+		r := acquireReply{left: ms(left), holder: holder}
+		if len(v) > 2 {
+			r.server, _ = v[2].(int64)
+		}
+		if ok0 && ok1 {
+			return r, nil
+		}
 	}
-	granted, ok0 := f[0].(int64)
-	num, ok1 := f[1].(int64)
-	server, ok2 := f[2].(int64)
-	if !ok0 || !ok1 || !ok2 {
-		return acquireReply{}, errReply("acquire", v)
-	}
-	if granted == 1 {
-		return acquireReply{granted: true, fence: num, server: server}, nil
-	}
-	r := acquireReply{server: server, left: ms(num)}
-	if len(f) > 3 {
-		r.holder, _ = f[3].(string)
-	}
-	return r, nil
+	return acquireReply{}, errReply("acquire", v)
 }
 
 type extendArgs struct {
@@ -224,7 +262,7 @@ func ints(op string, want int) func(any, error) ([]int64, error) {
 
 func (a *extendArgs) fill(k *keys, delay time.Duration) {
 	a.leaseMS = (a.lease + delay).Milliseconds()
-	a.argv = [6]any{3: &k.lock, 4: &a.value, 5: &a.leaseMS}
+	a.argv = [6]any{2: "1", 3: &k.lock, 4: &a.value, 5: &a.leaseMS}
 }
 
 // extendItem is one lease of a batch.
@@ -244,6 +282,7 @@ func (n *single) extendAll(ctx context.Context, batch []extendItem) {
 		return
 	}
 	args := make([]any, 3, 3+3*len(batch))
+	args[2] = len(batch)
 	for i := range batch {
 		args = append(args, &batch[i].keys.lock)
 	}
@@ -252,9 +291,7 @@ func (n *single) extendAll(ctx context.Context, batch []extendItem) {
 		a.leaseMS = (a.lease + n.delay).Milliseconds()
 		args = append(args, &a.value, &a.leaseMS)
 	}
-	s := *extendScript
-	s.numKeys = strconv.Itoa(len(batch))
-	held, err := ints("extend", len(batch))(n.run(ctx, &s, args))
+	held, err := ints("extend", len(batch))(n.run(ctx, extendScript, args))
 	for i := range batch {
 		if batch[i].err = err; err == nil {
 			batch[i].held = held[i] == 1
@@ -268,7 +305,7 @@ func (n *single) extendEach(ctx context.Context, batch []extendItem) {
 		it := &batch[i]
 		it.args.fill(&it.keys, n.delay)
 		a := it.args.argv[:]
-		a[0], a[1], a[2] = "evalsha", extendScript.sha, extendScript.numKeys
+		a[0], a[1] = "evalsha", extendScript.sha
 		cmds[i] = redis.NewCmd(ctx, a...)
 	}
 	n.pipe(ctx, cmds)
@@ -302,9 +339,10 @@ type releaseArgs struct {
 	entry  string // "" if it never stood in line
 	margin time.Duration
 	report bool // take the parked queues out and report them
+	once   bool // no second attempt
 
 	marginMS int64
-	argv     [11]any
+	argv     [10]any
 }
 
 type releaseReply struct {
@@ -315,11 +353,16 @@ type releaseReply struct {
 
 func (n *single) release(ctx context.Context, k *keys, a *releaseArgs) (releaseReply, error) {
 	a.marginMS = a.margin.Milliseconds()
-	a.argv = [11]any{3: &k.lock, 4: &k.fence, 5: &k.line, 6: &k.parked, 7: &a.value, 8: &a.marginMS, 9: &a.entry, 10: "0"}
+	args := append(a.argv[:2], "3", &k.lock, &k.fence, &k.line)
 	if a.report {
-		a.argv[10] = "1"
+		args[2] = "4"
+		args = append(args, &k.parked)
 	}
-	v, err := n.run(ctx, n.scripts.release, a.argv[:])
+	args = append(args, &a.value, &a.marginMS)
+	if a.entry != "" {
+		args = append(args, &a.entry)
+	}
+	v, err := n.send(ctx, n.scripts.release, args, a.once)
 	if err != nil {
 		return releaseReply{}, err
 	}
@@ -333,7 +376,7 @@ func (n *single) release(ctx context.Context, k *keys, a *releaseArgs) (releaseR
 }
 
 func (n *single) revoke(ctx context.Context, k *keys, margin time.Duration) (bool, error) {
-	v, err := n.run(ctx, n.scripts.revoke, []any{3: k.lock, 4: k.fence, 5: k.line, 6: k.parked, 7: margin.Milliseconds()})
+	v, err := n.run(ctx, n.scripts.revoke, []any{2: "3", 3: k.lock, 4: k.fence, 5: k.line, 6: margin.Milliseconds()})
 	if err != nil {
 		return false, err
 	}
@@ -351,7 +394,7 @@ type lookReply struct {
 }
 
 func (n *single) look(ctx context.Context, k *keys, queue string, floor time.Duration) (lookReply, error) {
-	v, err := n.run(ctx, lookScript, []any{3: k.lock, 4: k.parked, 5: queue, 6: floor.Milliseconds()})
+	v, err := n.run(ctx, lookScript, []any{2: "2", 3: k.lock, 4: k.parked, 5: queue, 6: floor.Milliseconds()})
 	if err != nil {
 		return lookReply{}, err
 	}
@@ -378,7 +421,7 @@ type adoptArgs struct {
 }
 
 func (n *single) adopt(ctx context.Context, k *keys, a *adoptArgs) (bool, error) {
-	v, err := n.run(ctx, adoptScript, []any{3: k.lock, 4: k.fence, 5: a.from, 6: a.fence, 7: a.value, 8: (a.lease + n.delay).Milliseconds()})
+	v, err := n.run(ctx, adoptScript, []any{2: "2", 3: k.lock, 4: k.fence, 5: a.from, 6: a.fence, 7: a.value, 8: (a.lease + n.delay).Milliseconds()})
 	return v == int64(1), err
 }
 
@@ -398,6 +441,7 @@ type acquireAllReply struct {
 
 func (n *single) acquireAll(ctx context.Context, a *acquireAllArgs) (acquireAllReply, error) {
 	args := make([]any, 3, 5+3*len(a.keys))
+	args[2] = 2 * len(a.keys)
 	for _, k := range a.keys {
 		args = append(args, k.lock, k.fence)
 	}
@@ -405,9 +449,7 @@ func (n *single) acquireAll(ctx context.Context, a *acquireAllArgs) (acquireAllR
 	for _, v := range a.values {
 		args = append(args, v)
 	}
-	s := *acquireAllScript
-	s.numKeys = strconv.Itoa(2 * len(a.keys))
-	v, err := n.run(ctx, &s, args)
+	v, err := n.run(ctx, acquireAllScript, args)
 	if err != nil {
 		return acquireAllReply{}, err
 	}
@@ -429,13 +471,13 @@ func (n *single) acquireAll(ctx context.Context, a *acquireAllArgs) (acquireAllR
 
 // raise lifts the fence, and reports whether the lock is still ours.
 func (n *single) raise(ctx context.Context, k *keys, value string, fence int64, margin time.Duration) (bool, error) {
-	v, err := n.run(ctx, raiseScript, []any{3: k.lock, 4: k.fence, 5: value, 6: fence, 7: margin.Milliseconds()})
+	v, err := n.run(ctx, raiseScript, []any{2: "2", 3: k.lock, 4: k.fence, 5: value, 6: fence, 7: margin.Milliseconds()})
 	return v == int64(1), err
 }
 
 // discard takes back the vote for an acquire that failed.
 func (n *single) discard(ctx context.Context, k *keys, value string) error {
-	_, err := n.run(ctx, discardScript, []any{3: k.lock, 4: value})
+	_, err := n.run(ctx, discardScript, []any{2: "1", 3: k.lock, 4: value})
 	return err
 }
 
@@ -448,7 +490,7 @@ type inspectReply struct {
 }
 
 func (n *single) inspect(ctx context.Context, k *keys) (inspectReply, error) {
-	v, err := n.run(ctx, inspectScript, []any{3: k.lock, 4: k.fence, 5: k.line, 6: k.parked})
+	v, err := n.run(ctx, inspectScript, []any{2: "4", 3: k.lock, 4: k.fence, 5: k.line, 6: k.parked})
 	if err != nil {
 		return inspectReply{}, err
 	}

@@ -250,10 +250,77 @@ func TestScriptsAgainstModel(t *testing.T) {
 	})
 }
 
+// The fence key outlives its fence by the margin, and not by much more than twice that, though most
+// fences are minted without touching its expiry.
+func TestFenceIsKept(t *testing.T) {
+	const margin = 3 * time.Second
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		b := newBed(t, rdb)
+		ctx := context.Background()
+		rnd := rand.New(rand.NewPCG(1, 1))
+		var last int64
+		for i := range 500 {
+			a := acquireArgs{value: fmt.Sprintf("t%d me", i), lease: time.Minute, block: 1 + rnd.Int64N(3), margin: margin}
+			if rnd.IntN(3) == 0 {
+				a.entry, a.claim = entry("up", a.value), time.Second
+			}
+			if i%10 == 0 { // a fence from some while ago, or ahead of the clock, as after the clock was set back
+				last = time.Now().Add(time.Duration(rnd.Int64N(10*int64(margin))) - 9*margin).UnixMicro()
+				at := time.UnixMicro(last).Truncate(margin).Add(2 * margin)
+				rdb.Set(ctx, b.k.fence, last, 0)
+				if !rdb.PExpireAt(ctx, b.k.fence, at).Val() || rdb.Exists(ctx, b.k.fence).Val() == 0 {
+					last = 0 // forgotten by now
+				}
+			}
+			r, err := b.n.acquire(ctx, &b.k, &a)
+			if err != nil || !r.granted {
+				t.Fatalf("acquire = %+v, %v", r, err)
+			}
+			if r.fence < last+a.block {
+				t.Fatalf("fence %d of a block of %d after %d", r.fence, a.block, last)
+			}
+			last = r.fence
+			if got, _ := rdb.Get(ctx, b.k.fence).Int64(); got != last {
+				t.Fatalf("kept %d, want %d", got, last)
+			}
+			left := rdb.PTTL(ctx, b.k.fence).Val()
+			beyond := time.Now().Add(left).Sub(time.UnixMicro(last))
+			if slack := 100 * time.Millisecond; beyond < margin-slack || beyond > 2*margin+slack {
+				t.Fatalf("fence %d is kept for %v beyond itself, want from %v to %v", last, beyond, margin, 2*margin)
+			}
+			b.release(a.value, a.entry)
+		}
+	})
+}
+
+// A lock whose fence cannot be minted is not taken; a fence that is no number is none.
+func TestFenceOfAnotherType(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		b := newBed(t, rdb)
+		ctx := context.Background()
+		for _, e := range []string{"", entry("up", "a me")} {
+			rdb.FlushDB(ctx)
+			rdb.LPush(ctx, b.k.fence, "x")
+			a := acquireArgs{value: "a me", entry: e, lease: time.Minute, claim: time.Second, block: 1, margin: time.Minute}
+			if r, err := b.n.acquire(ctx, &b.k, &a); !redis.HasErrorPrefix(err, "WRONGTYPE") {
+				t.Errorf("acquire = %+v, %v, want WRONGTYPE", r, err)
+			}
+			if rdb.Exists(ctx, b.k.lock).Val() != 0 {
+				t.Error("the lock was taken")
+			}
+			rdb.Set(ctx, b.k.fence, "x", time.Minute)
+			if r := b.acquire("a me", e, 1); !r.granted || time.Since(time.UnixMicro(r.fence)).Abs() > time.Minute {
+				t.Errorf("acquire with a fence that is no number = %+v", r)
+			}
+			b.want("a me")
+		}
+	})
+}
+
 // What a header says of KEYS and ARGV is what the script uses.
 func TestScriptHeaders(t *testing.T) {
 	for name, src := range map[string]string{
-		"acquire": acquireLua, "release": releaseLua, "revoke": revokeLua, "look": lookLua, "inspect": inspectLua,
+		"acquire": acquireLua, "release": releaseLua, "trylock": acquireLua + tryLockLua, "unlock": releaseLua + unlockLua, "revoke": revokeLua, "look": lookLua, "inspect": inspectLua,
 		"vote": voteLua, "raise": raiseLua, "discard": discardLua, "adopt": adoptLua,
 	} {
 		var head, body strings.Builder

@@ -28,6 +28,7 @@ type slot struct {
 	tk    *ticket    // nil in state none
 	mail  *mailbox
 	timer *time.Timer // in line: when to ask again
+	block int64       // fences to reserve for the next turn
 
 	refused  bool // by Redis, as the fields below say
 	holder   string
@@ -121,7 +122,7 @@ func (s *slot) want(w *waiter) *call {
 }
 
 func (s *slot) newTicket() *call {
-	tk := &ticket{slot: s, block: int64(s.l.cfg.TurnSections)}
+	tk := &ticket{slot: s, block: min(max(s.block, firstBlock), int64(s.l.cfg.TurnSections))}
 	tk.lease = lease{l: s.l, keys: s.keys, tk: tk, value: s.l.newValue(s.id.owner), watch: watch{index: -1}}
 	s.l.live[tk.value] = &tk.lease
 	s.tk = tk
@@ -175,6 +176,9 @@ func (s *slot) start() {
 func (s *slot) ended(tk *ticket) {
 	if s.tk != tk {
 		return
+	}
+	if tk.last > 0 { // it had a turn; the next may have twice as many sections
+		s.block = 2 * (tk.block - (tk.last + 1 - tk.next))
 	}
 	s.tk, s.state = nil, none
 	s.start()
