@@ -19,10 +19,12 @@ local tok = feeder .. ':' .. ARGV[2]
 local bound = 128
 local long = string.rep('-', 65)
 local items, probes, codes = {}, {}, {}
+local match, find = string.match, string.find
 
+local count = 0 -- the length of items
 local function item(id, body, packed)
-  local i = #items
-  items[i + 1], items[i + 2], items[i + 3] = id, body, packed
+  items[count + 1], items[count + 2], items[count + 3] = id, body, packed
+  count = count + 3
 end
 
 -- the probe of a lock is due: the line's head may have waited too long; and if
@@ -138,7 +140,7 @@ end
 local more = true -- unless ready is found empty
 if n > 0 then
   local record, scanned, deadline = {ARGV[2]}, 0, whole(now + lease)
-  local mark = 'l' .. tok .. '|'
+  local mark, taken = 'l' .. tok .. '|', 0
   while n > 0 and scanned < bound do
     local ids = call('LPOP', ready, math.min(n, bound - scanned))
     if not ids or #ids == 0 then
@@ -148,28 +150,27 @@ if n > 0 then
     scanned = scanned + #ids
     local packed, bodies = call('HMGET', state, unpack(ids)), call('HMGET', msg, unpack(ids))
     local seen, states, leases, turns, has = {}, {}, {}, {}, {}
+    local k = 0 -- the length of states and of leases
     local function write() -- what has been leased so far
-      if #states == 0 then return end
+      if k == 0 then return end
       call('HSET', state, unpack(states))
       -- A ZSET of up to 128 members may be a list that each ZADD goes through from
       -- the front. A long member ends that for as long as the key exists.
-      if #leases > 16 then call('ZADD', leased, 0, long) end
+      if k > 32 then call('ZADD', leased, 0, long) end
       call('ZADD', leased, unpack(leases))
-      if #leases > 16 then call('ZREM', leased, long) end
+      if k > 32 then call('ZREM', leased, long) end
       if #turns > 0 then call('HSET', held, unpack(turns)) end
-      states, leases, turns = {}, {}, {}
+      states, leases, turns, k = {}, {}, {}, 0
     end
     for i, id in ipairs(ids) do
-      local place, dlv, rest
-      if packed[i] and not seen[id] then
-        place, dlv, rest = string.match(packed[i], '^(%a)[^|]*|(%d*)|(.*)$')
-      end
-      if place == 'r' then
+      local v, dlv, rest = packed[i], nil, nil
+      if v and not seen[id] then dlv, rest = match(v, '^r[^|]*|(%d*)|(.*)$') end
+      if rest then
         seen[id] = true
         local s
         local lock, pass = '', true
-        if string.find(rest, '|', 1, true) then
-          s = parse(packed[i])
+        if find(rest, '|', 1, true) then
+          s = parse(v)
           lock = s.lock
         end
         if lock ~= '' then
@@ -183,7 +184,7 @@ if n > 0 then
         end
         if not bodies[i] then
           write()
-          s = s or parse(packed[i])
+          s = s or parse(v)
           unplace(id, s)
           call('HDEL', state, id)
           leave(id, s)
@@ -197,18 +198,20 @@ if n > 0 then
             has[lock] = id
             turns[#turns + 1], turns[#turns + 2] = lock, id
           end
-          local v = mark .. (tonumber(dlv) or 0) + 1 .. '|' .. rest
-          states[#states + 1], states[#states + 2] = id, v
-          leases[#leases + 1], leases[#leases + 2] = deadline, id
+          if dlv == '' then v = mark .. '1|' .. rest else v = mark .. dlv + 1 .. '|' .. rest end
+          states[k + 1], states[k + 2] = id, v
+          leases[k + 1], leases[k + 2] = deadline, id
+          k = k + 2
           item(id, bodies[i], v)
-          record[#record + 1] = id
+          record[taken + 2] = id
+          taken = taken + 1
           n = n - 1
         end
       end
     end
     write()
   end
-  if #record > 1 then first = math.min(first or now + lease, now + lease) end
+  if taken > 0 then first = math.min(first or now + lease, now + lease) end
   call('SET', last, table.concat(record, '\n'), 'PX', math.max(lease, 300000))
 end
 
@@ -226,8 +229,8 @@ if ctr % 16 == 0 then
     call('HDEL', state, id)
   end
   -- The same for the states, of which each is short. No id is empty.
-  local count = call('HLEN', state)
-  if count > 16 and count <= 512 then
+  local size = call('HLEN', state)
+  if size > 16 and size <= 512 then
     call('HSET', state, '', long)
     call('HDEL', state, '')
   end

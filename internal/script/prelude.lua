@@ -237,28 +237,36 @@ end
 -- token each: they are done, and the next in line of their locks get the turns.
 -- window is forget's. Returns a code for each, and whether a lock's turn ended.
 local function finish(first, window)
-  local codes, ids = {}, {}
-  for i = first, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
-  if #ids == 0 then return codes, false end
+  local codes, ids, n = {}, {}, 0
+  for i = first, #ARGV, 2 do
+    n = n + 1
+    ids[n] = ARGV[i]
+  end
+  if n == 0 then return codes, false end
+  local match, sub = string.match, string.sub
   local packed = call('HMGET', state, unpack(ids))
   local done, kept, named, leaving = {}, {}, {}, {}
   local memory = whole(now + window)
-  local tok, head
-  for i, id in ipairs(ids) do
-    local v = packed[i]
+  local tok, head, from
+  local d, k = 0, 0 -- the lengths of done and kept
+  for i = 1, n do
+    local id, v = ids[i], packed[i]
     if ARGV[first + 2 * i - 1] ~= tok then
       tok = ARGV[first + 2 * i - 1]
       head = 'l' .. tok .. '|'
+      from = #head + 1
     end
     if named[id] then
       codes[i] = named[id] -- named twice
-    elseif v and string.sub(v, 1, #head) == head then
-      local acc, more = string.match(v, '^%d*|(%d+)(|?)', #head + 1)
+    elseif v and sub(v, 1, from - 1) == head then
+      local acc, more = match(v, '^%d*|(%d+)(|?)', from)
       codes[i], named[id] = 1, 0
-      done[#done + 1] = id
+      d = d + 1
+      done[d] = id
       if acc + window > now then
         named[id] = 2
-        kept[#kept + 1], kept[#kept + 2] = memory, id
+        kept[k + 1], kept[k + 2] = memory, id
+        k = k + 2
       end
       if more ~= '' then
         local s = parse(v)
@@ -268,11 +276,11 @@ local function finish(first, window)
       codes[i] = mine(id, v and parse(v), tok)
     end
   end
-  if #done > 0 then
+  if d > 0 then
     call('ZREM', leased, unpack(done))
     call('HDEL', msg, unpack(done))
     call('HDEL', state, unpack(done))
-    if #kept > 0 then call('ZADD', gone, unpack(kept)) end
+    if k > 0 then call('ZADD', gone, unpack(kept)) end
     for _, l in ipairs(leaving) do leave(l[1], l[2]) end
   end
   return codes, #leaving > 0
