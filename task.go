@@ -8,8 +8,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/sidestep-go/sidestep/listq"
 	"github.com/sidestep-go/sidestep/lock"
 	"github.com/sidestep-go/sidestep/retry"
@@ -217,7 +215,7 @@ type callConfig struct {
 }
 
 // WithID names the request, so that it is accepted once however often it is sent:
-// 1 to 255 bytes without control characters. Defaults to a new UUID (version 7).
+// 1 to 255 bytes without control characters. Defaults to a [listq.NewID].
 func WithID(id string) CallOption { return func(c *callConfig) { c.id = id } }
 
 // WithHeaders adds headers to the request.
@@ -341,11 +339,9 @@ func (t *Task[T]) request(ctx context.Context, v T, opts []CallOption) (*listq.R
 		return nil, fmt.Errorf("%w: encode the payload: %w", ErrInvalid, err)
 	}
 	if c.id == "" {
-		id, err := uuid.NewV7()
-		if err != nil {
+		if c.id, err = listq.NewID(); err != nil {
 			return nil, err
 		}
-		c.id = id.String()
 	}
 	req := &listq.Request{ID: c.id, Task: t.name, Lock: t.key(v), Payload: payload, Headers: c.headers, MaxWait: t.cfg.maxWait}
 	return req, t.queue.part(req).list.Check(req)

@@ -129,7 +129,9 @@ type consumer struct {
 	kick  chan struct{} // a slot is kept for this consumer, or ready is known not to be empty
 	calm  chan struct{} // more has become false
 	more  atomic.Bool   // ready is known not to be empty: no token is needed
-	acks  chan *Delivery
+	acks  chan finished
+	place *seat // at the pool of slots
+	ahead ahead
 
 	running sync.WaitGroup // handlers, probes, and what hands back requests
 	acking  sync.WaitGroup // ackAll, which takes over from the feeder and ends when acks is closed
@@ -143,8 +145,9 @@ func (q *Queue) consumer(ctx context.Context, cfg ConsumeConfig) *consumer {
 	c := &consumer{
 		queue: q, cfg: cfg, base: context.WithoutCancel(ctx),
 		kick: make(chan struct{}, 1), calm: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
-		acks: make(chan *Delivery, script.Bound), active: make(map[*Delivery]context.CancelCauseFunc),
+		acks: make(chan finished, script.Bound), active: make(map[*Delivery]context.CancelCauseFunc),
 	}
+	c.place = cfg.Slots.seat(c.kick)
 	c.late, c.end = context.WithCancelCause(c.base)
 	return c
 }
@@ -173,43 +176,60 @@ func outlive(base, ctx context.Context, d time.Duration) (context.Context, conte
 }
 
 // feed is the feeder: it acknowledges what the handlers finished, and claims for
-// the free slots when there is reason to, in one command. All that comes in
-// while the last answer is under way goes into the next.
+// the free slots, and ahead of them, when there is reason to, in one command. All
+// that comes in while the last answer is under way goes into the next.
 func (c *consumer) feed(ctx context.Context) {
-	place := c.cfg.Slots.seat(c.kick)
 	wakerCtx, stop := context.WithCancel(ctx)
 	var waking sync.WaitGroup
 	if c.token != nil && !c.queue.cfg.PollOnly {
-		waking.Go(func() { c.wake(wakerCtx, place) })
+		waking.Go(func() { c.wake(wakerCtx) })
 	}
 	claims, end := outlive(c.base, ctx, grace)
-	timer := time.NewTimer(0)
+	timer, impatience := time.NewTimer(0), time.NewTimer(time.Hour)
 	defer timer.Stop()
+	defer impatience.Stop()
 	failures := 0
-	var done []*Delivery // finished, and not yet acknowledged
+	var done []*Delivery          // finished, and not yet acknowledged
+	pace := pace{mean: time.Hour} // nothing is known of the handlers
 	for ctx.Err() == nil {
 		due := false // whether to look even if no slot is free
 		select {
 		case <-ctx.Done():
-		case d := <-c.acks:
-			done = c.gather(append(done, d))
+		case f := <-c.acks:
+			done = c.gather(done, f, &pace)
 		case <-c.token:
 			due = true
 		case <-timer.C:
 			due = true
+		case <-impatience.C:
+			back, wait := c.ahead.impatient()
+			pace.paused = pace.paused || len(back) > 0
+			c.giveBack(back)
+			if wait > 0 {
+				impatience.Reset(wait)
+			}
+			continue
 		case <-c.kick:
 		}
 		if ctx.Err() != nil {
 			break
 		}
-		n := place.take(script.Bound, !due)
+		free := c.startAhead(c.place.take(script.Bound, !due))
+		n, waiting := free, c.ahead.len()
+		if c.more.Load() {
+			n = min(free+max(pace.target(c.cfg.Slots.size)-waiting, 0), script.Bound)
+			if free == 0 && waiting > n && !due && len(done) < script.Bound/2 && !locked(done) {
+				continue // there is enough to do until more is done
+			}
+		}
 		if n == 0 && !due && len(done) == 0 {
 			continue // the next free slot kicks
 		}
 		batch := done[:min(len(done), script.Bound)]
+		sent := time.Now()
 		claimed, bad, acked, err := c.queue.claim(claims, n, leases(batch))
 		if err != nil {
-			c.cfg.Slots.put(n)
+			c.cfg.Slots.put(free)
 			done = c.giveUp(done, err)
 			if failures++; failures == 1 {
 				c.queue.cfg.Logger.WarnContext(ctx, "claims fail; trying on", "queue", c.queue.name, "error", err)
@@ -222,7 +242,11 @@ func (c *consumer) feed(ctx context.Context) {
 			failures = 0
 		}
 		done = done[len(batch):]
-		c.accept(ctx, n, claimed, bad)
+		pace.claimed(time.Since(sent))
+		pace.paused = !c.accept(ctx, free, n, claimed, bad) || pace.paused && free == 0
+		if waiting == 0 && c.ahead.len() > 0 {
+			impatience.Reset(patience)
+		}
 		c.acked(claims, batch, acked, nil)
 		c.more.Store(claimed.More)
 		if claimed.More {
@@ -237,11 +261,32 @@ func (c *consumer) feed(ctx context.Context) {
 		timer.Reset(wait)
 	}
 	end()
+	c.giveBack(c.ahead.close())
 	c.acking.Go(func() { c.ackAll(done) })
-	place.leave()
+	c.place.leave()
 	stop()
 	waking.Wait()
 	c.leave(failures > 0)
+}
+
+// locked tells whether a request with a lock is among all: somebody may wait for
+// its turn.
+func locked(all []*Delivery) bool {
+	return slices.ContainsFunc(all, func(d *Delivery) bool { return d.Lock != "" })
+}
+
+// startAhead starts what was claimed ahead in so many free slots, and returns how
+// many remain.
+func (c *consumer) startAhead(slots int) int {
+	for slots > 0 {
+		d := c.ahead.next()
+		if d == nil {
+			break
+		}
+		slots--
+		c.start(d)
+	}
+	return slots
 }
 
 // leave hands over what a feeder that ends has in its hands: the requests of a
@@ -265,29 +310,39 @@ func (c *consumer) leave(lost bool) {
 	}
 }
 
-// accept starts what was claimed for n slots, and gives back the slots that
-// remain. What cannot start goes back to the queue: what is too much, since the
-// answer to a claim whose first reply was lost can hold more than was asked for;
-// what came too late; and all of it if ctx has ended meanwhile.
-func (c *consumer) accept(ctx context.Context, n int, claimed Claimed, bad []undecodable) {
-	var back []*Delivery
+// accept starts what was claimed for so many free slots, gives back the slots
+// that remain, and keeps the rest of the n asked for to be started later. What
+// cannot start goes back to the queue: what is too much, since the answer to a
+// claim whose first reply was lost can hold more than was asked for; what came too
+// late; and all of it if ctx has ended meanwhile. It returns false if it gave back
+// what others had better not stand behind.
+func (c *consumer) accept(ctx context.Context, free, n int, claimed Claimed, bad []undecodable) bool {
+	var back, later []*Delivery
+	n -= free
+	calm := true
 	for _, d := range claimed.Deliveries {
-		if n == 0 || d.left() <= 0 || ctx.Err() != nil {
+		switch {
+		case d.left() <= 0 || ctx.Err() != nil:
 			back = append(back, d)
-			continue
+		case free > 0:
+			free--
+			c.start(d)
+		case d.Deliveries-d.Attempts-d.Deferrals > 1: // its worker died: the next one may as well
+			calm = false
+			back = append(back, d)
+		case n > 0:
+			n--
+			later = append(later, d)
+		default:
+			back = append(back, d)
 		}
-		n--
-		c.start(d)
 	}
-	c.cfg.Slots.put(n)
-	if len(back) > 0 {
-		c.running.Go(func() {
-			ctx, cancel := c.settling()
-			defer cancel()
-			c.handBack(ctx, back)
-			signal(c.kick)
-		})
+	c.cfg.Slots.put(free)
+	if len(later) > 0 {
+		back = append(back, c.ahead.add(later)...)
+		signal(c.kick) // a slot may have become free meanwhile
 	}
+	c.giveBack(back)
 	for _, b := range bad {
 		c.running.Go(func() {
 			ctx, cancel := c.settling()
@@ -297,6 +352,19 @@ func (c *consumer) accept(ctx context.Context, n int, claimed Claimed, bad []und
 	}
 	for _, lock := range claimed.Probes {
 		c.running.Go(func() { c.cfg.Probe(c.late, lock) })
+	}
+	return calm
+}
+
+// giveBack requeues what has not been started, in a goroutine of its own.
+func (c *consumer) giveBack(all []*Delivery) {
+	for batch := range slices.Chunk(all, script.Bound) {
+		c.running.Go(func() {
+			ctx, cancel := c.settling()
+			defer cancel()
+			c.handBack(ctx, batch)
+			signal(c.kick)
+		})
 	}
 }
 
@@ -348,24 +416,40 @@ func (c *consumer) report(d *Delivery, err error) {
 
 var errExited = errors.New("handler ended its goroutine (runtime.Goexit)")
 
-// start runs the handler of a delivery in a goroutine of its own.
+// start runs the handler of a delivery in a goroutine of its own, and after it
+// those of what was claimed ahead.
 func (c *consumer) start(d *Delivery) {
+	if d.left() < c.queue.cfg.Lease*2/3 { // the answer came late
+		signal(c.hurry)
+	}
+	c.running.Go(func() { c.work(d) })
+}
+
+func (c *consumer) work(d *Delivery) {
+	for d != nil {
+		d = c.run(d)
+	}
+}
+
+// run runs the handler of a delivery, and returns the one to run next in its slot.
+func (c *consumer) run(d *Delivery) (next *Delivery) {
 	ctx, cancel := context.WithCancelCause(c.late)
 	c.mu.Lock()
 	c.active[d] = cancel
 	c.mu.Unlock()
-	if d.left() < c.queue.cfg.Lease*2/3 { // the answer came late
-		signal(c.hurry)
-	}
-	c.running.Go(func() {
-		err := errExited
-		defer func() {
-			cause := context.Cause(ctx)
-			cancel(nil)
-			c.finish(d, err, cause)
-		}()
-		err = c.handle(ctx, d)
-	})
+	returned, began := false, time.Now()
+	err := errExited
+	defer func() {
+		cause := context.Cause(ctx)
+		cancel(nil)
+		next = c.finish(d, err, cause, time.Since(began))
+		if !returned && next != nil { // this goroutine ends
+			c.running.Go(func() { c.work(next) })
+		}
+	}()
+	err = c.handle(ctx, d)
+	returned = true
+	return nil
 }
 
 // handle calls the handler and turns a panic into an error.
@@ -385,18 +469,39 @@ func (c *consumer) handle(ctx context.Context, d *Delivery) (err error) {
 	return c.handler(ctx, d)
 }
 
-// finish settles a delivery, unless its handler did, and gives its slot back.
-func (c *consumer) finish(d *Delivery, err, cause error) {
+// finished is a delivery to be acknowledged: how long its handler ran, and whether
+// its slot is free.
+type finished struct {
+	*Delivery
+	ran   time.Duration
+	freed bool
+}
+
+// finish settles a delivery, unless its handler did. It returns the one to run
+// next in its slot, or gives that back.
+func (c *consumer) finish(d *Delivery, err, cause error, ran time.Duration) (next *Delivery) {
 	if !d.Settled() {
 		if err == nil {
 			d.settling.Store(true)
-			c.acks <- d // whose receiver gives the slot back
-			return
+			next = c.following()
+			c.acks <- finished{d, ran, next == nil} // whose receiver gives the slot back
+			return next
 		}
 		c.report(d, c.failed(d, err, cause))
 	}
 	c.done(d)
-	c.cfg.Slots.put(1)
+	if next = c.following(); next == nil {
+		c.cfg.Slots.put(1)
+	}
+	return next
+}
+
+// following takes what was claimed ahead, unless its slot is another's by now.
+func (c *consumer) following() *Delivery {
+	if c.place.wanted() {
+		return nil
+	}
+	return c.ahead.next()
 }
 
 // done takes a delivery off the list of those to renew.
@@ -421,23 +526,28 @@ func (c *consumer) failed(d *Delivery, err, cause error) error {
 	return d.Nack(ctx, max(delay, 0), c.cfg.MaxAttempts, err.Error())
 }
 
-// gather adds what else is finished by now, and gives all their slots back.
-func (c *consumer) gather(done []*Delivery) []*Delivery {
-	freed := 1 // the last of done
-	for len(done) < script.Bound {
-		select {
-		case d, ok := <-c.acks:
-			if ok {
-				done = append(done, d)
-				freed++
-				continue
-			}
-		default:
+// gather adds what is finished by now, and gives the slots back that it freed.
+func (c *consumer) gather(done []*Delivery, f finished, pace *pace) []*Delivery {
+	freed := 0
+	for {
+		done = append(done, f.Delivery)
+		pace.ended(f.ran)
+		if f.freed {
+			freed++
 		}
-		break
+		if len(done) < script.Bound {
+			select {
+			case next, ok := <-c.acks:
+				if ok {
+					f = next
+					continue
+				}
+			default:
+			}
+		}
+		c.cfg.Slots.put(freed)
+		return done
 	}
-	c.cfg.Slots.put(freed)
-	return done
 }
 
 // acked records the answer to an acknowledgement.
@@ -463,13 +573,14 @@ func (c *consumer) giveUp(done []*Delivery, err error) (again []*Delivery) {
 // ackAll acknowledges what the handlers finish after the feeder has ended, and
 // before that what the feeder leaves.
 func (c *consumer) ackAll(done []*Delivery) {
+	var pace pace
 	for {
 		if len(done) == 0 {
-			d, ok := <-c.acks
+			f, ok := <-c.acks
 			if !ok {
 				return
 			}
-			done = c.gather(append(done, d))
+			done = c.gather(done, f, &pace)
 		}
 		n := min(len(done), script.Bound)
 		c.ack(done[:n])

@@ -1,6 +1,7 @@
 package listq
 
 import (
+	"encoding/base32"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 type Request struct {
 	// ID names the request, for cancelling it and for recognising it when it is
 	// pushed twice: 1 to 255 bytes without control characters. If empty, the
-	// method that accepts the request sets it to a new UUID (version 7).
+	// method that accepts the request sets it to a [NewID].
 	ID string
 	// Task says what is to be done, in the application's words. May be empty.
 	Task string
@@ -38,17 +39,31 @@ type Request struct {
 // form in which it is stored.
 func (q *Queue) entry(r *Request) (script.Entry, error) {
 	if r != nil && r.ID == "" {
-		id, err := uuid.NewV7()
+		id, err := NewID()
 		if err != nil {
-			return script.Entry{}, fmt.Errorf("make an id: %w", err)
+			return script.Entry{}, err
 		}
-		r.ID = id.String()
+		r.ID = id
 	}
 	if err := q.Check(r); err != nil {
 		return script.Entry{}, err
 	}
 	return script.Entry{ID: r.ID, Body: encode(r), Lock: r.Lock, MaxWait: r.MaxWait}, nil
 }
+
+// NewID returns a new ID for a request, as the methods make that accept one
+// without: a UUID (version 7) in 26 characters of base32hex, lower case, which
+// sort like the UUIDs. In Redis it stands in three places for each request, so it
+// is not the longer text that people know.
+func NewID() (string, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", fmt.Errorf("make an id: %w", err)
+	}
+	return idText.EncodeToString(id[:]), nil
+}
+
+var idText = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 
 // Check returns an error that matches [ErrInvalid], and names what is wrong,
 // unless the queue can accept r. It sends nothing.

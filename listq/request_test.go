@@ -115,3 +115,18 @@ func FuzzStoredForm(f *testing.F) {
 		}
 	})
 }
+
+// IDs that are made are short, valid, and sort by the time at which they were made.
+func TestNewID(t *testing.T) {
+	var last string
+	for range 1000 {
+		id, err := listq.NewID()
+		if err != nil || listq.CheckID(id) != nil || len(id) != 26 {
+			t.Fatalf("NewID = %q, %v, want 26 characters that are valid", id, err)
+		}
+		if id <= last {
+			t.Fatalf("NewID = %q after %q", id, last)
+		}
+		last = id
+	}
+}

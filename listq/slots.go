@@ -10,6 +10,8 @@ import (
 // busy: slots go to those who wait for one in turn. It is safe for concurrent
 // use. Make one with [NewSlots].
 type Slots struct {
+	size int
+
 	mu    sync.Mutex // guards the fields below, and those of the seats
 	free  int
 	line  []*seat       // consumers with work and no slot, longest waiting first
@@ -21,7 +23,7 @@ func NewSlots(n int) *Slots {
 	if n < 1 {
 		panic("listq: NewSlots with less than one slot")
 	}
-	return &Slots{free: n}
+	return &Slots{size: n, free: n}
 }
 
 // put gives n slots back: one each to those in line, the rest to whoever comes.
@@ -67,6 +69,14 @@ func (t *seat) take(n int, inLine bool) int {
 		s.line = append(s.line, t)
 	}
 	return got
+}
+
+// wanted tells whether another consumer waits for a slot.
+func (t *seat) wanted() bool {
+	s := t.slots
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.line) > 1 || len(s.line) == 1 && s.line[0] != t
 }
 
 // wait returns nil if a slot is free for this consumer, or else a channel that is

@@ -17,7 +17,7 @@ const block = 5 * time.Second
 // nothing but that token, so that a pop whose reply is lost loses nothing; and
 // only while a slot is free and no work is known that would fill it, so that the
 // token goes to a process that needs it.
-func (c *consumer) wake(ctx context.Context, place *seat) {
+func (c *consumer) wake(ctx context.Context) {
 	log := c.queue.cfg.Logger.With("queue", c.queue.name)
 	conn := &connection{rdb: c.queue.script.Client(), key: c.queue.script.Keys().Wake()}
 	defer conn.close()
@@ -25,7 +25,7 @@ func (c *consumer) wake(ctx context.Context, place *seat) {
 	defer stop()
 
 	for failures := 0; ctx.Err() == nil; {
-		if freed := place.wait(); freed != nil || c.more.Load() {
+		if freed := c.place.wait(); freed != nil || c.more.Load() {
 			select {
 			case <-freed:
 			case <-c.calm:

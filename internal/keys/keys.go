@@ -4,13 +4,14 @@ package keys
 import "strings"
 
 // Queue is the keys of one queue (or one partition of it) in the order in which
-// every script of package script declares them. All hash to one Cluster slot.
+// the scripts of package script declare those that they use. All hash to one
+// Cluster slot.
 type Queue struct {
 	base string
 	all  []string
 }
 
-// The positions in Queue's keys, in the order of prelude.lua.
+// The positions in Queue's keys.
 const (
 	ready = iota
 	delayed
@@ -28,6 +29,9 @@ const (
 )
 
 var names = [count]string{"ready", "delayed", "parked", "leased", "dead", "msg", "state", "held", "wake", "clock", "gone", "meta"}
+
+// Names returns what the scripts call the keys, in the order of [Queue.All].
+func Names() []string { return names[:] }
 
 // Base returns what all keys of a queue begin with: prefix{tag}. The tag is the
 // queue's name, or name:partition.
@@ -53,13 +57,11 @@ func (q Queue) Tag() string {
 	return tag
 }
 
-// All returns the keys in the order of prelude.lua. It must not be changed.
+// All returns the keys. It must not be changed.
 func (q Queue) All() []string { return q.all }
 
-// With returns All and the key of a feeder's last claim.
-func (q Queue) With(feeder string) []string {
-	return append(append(make([]string, 0, count+1), q.all...), q.base+"last:"+feeder)
-}
+// Last is the STRING with a feeder's last claim.
+func (q Queue) Last(feeder string) string { return q.base + "last:" + feeder }
 
 // Ready is the LIST of ids ready to be claimed, head first.
 func (q Queue) Ready() string { return q.all[ready] }

@@ -8,21 +8,23 @@
 -- ARGV[9] ms after which a probe that nobody answered is due again
 -- ARGV[10] ms for which finished ids are remembered, then of what is done, per request: id, token
 -- returns {items, probes, wait, more, buried, codes}: items is flat, {id, body,
--- deliveries, attempts, deferrals, accepted ms} for each; probes are locks to
--- look at; wait is ms until something is due, -1 for never; more is 1 while
--- ready is not empty; buried is flat, {id, reason} for each; codes are those of ack.
+-- state} for each, the state as it is packed; probes are locks to look at; wait is
+-- ms until something is due, -1 for never; more is 1 while ready is not empty;
+-- buried is flat, {id, reason} for each; codes are those of ack.
 local last = KEYS[13]
 local feeder, ctr, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local lease, most, slack = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local again = tonumber(ARGV[9])
 local tok = feeder .. ':' .. ARGV[2]
 local bound = 128
+local long = string.rep('-', 65)
 local items, probes, codes = {}, {}, {}
+local match, find = string.match, string.find
 
-local function item(id, s, body)
-  local i = #items
-  items[i + 1], items[i + 2], items[i + 3] = id, body, s.deliveries
-  items[i + 4], items[i + 5], items[i + 6] = s.attempts, s.deferrals, s.accepted
+local count = 0 -- the length of items
+local function item(id, body, packed)
+  items[count + 1], items[count + 2], items[count + 3] = id, body, packed
+  count = count + 3
 end
 
 -- the probe of a lock is due: the line's head may have waited too long; and if
@@ -63,109 +65,153 @@ if n > 0 then
 end
 quiet = true
 
-codes = finish(11, tonumber(ARGV[10]))
+-- stirred tells whether what is due first may have changed since head was read
+local stirred
+codes, stirred = finish(11, tonumber(ARGV[10]))
 
-for _, m in ipairs(call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, bound)) do
-  if string.byte(m, 1) == 0 then
-    probed(string.sub(m, 2))
-  else
-    call('ZREM', delayed, m)
-    local s = get(m)
-    if s and s.place == 'd' then
-      mint(s)
-      s.place = 'r'
-      put(m, s)
-      if s.lock ~= '' and call('HGET', held, s.lock) == m then
-        call('LPUSH', ready, m)
+local head = tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2])
+if head and head <= now then
+  stirred = true
+  local ids = {}
+  for _, m in ipairs(call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, bound)) do
+    if string.byte(m, 1) == 0 then probed(string.sub(m, 2)) else ids[#ids + 1] = m end
+  end
+  if #ids > 0 then
+    call('ZREM', delayed, unpack(ids))
+    local packed, states, back = call('HMGET', state, unpack(ids)), {}, {}
+    for i, id in ipairs(ids) do
+      local v = packed[i]
+      if v and string.sub(v, 1, 1) == 'd' then
+        local s
+        if string.find(v, '^[^|]*|%d*|%d+|') then s = parse(v) end
+        if s then
+          mint(s)
+          s.place = 'r'
+          v = pack(s)
+        else
+          v = 'r' .. string.sub(v, 2)
+        end
+        states[#states + 1], states[#states + 2] = id, v
+        if s and s.lock ~= '' and call('HGET', held, s.lock) == id then
+          call('LPUSH', ready, id)
+        else
+          back[#back + 1] = id
+        end
       else
-        call('RPUSH', ready, m)
+        heal()
+      end
+    end
+    if #states > 0 then call('HSET', state, unpack(states)) end
+    if #back > 0 then call('RPUSH', ready, unpack(back)) end
+  end
+end
+
+local first = tonumber(call('ZRANGE', leased, 0, 0, 'WITHSCORES')[2])
+if first and first <= now then
+  stirred = true
+  local late = call('ZRANGEBYSCORE', leased, '-inf', whole(now), 'LIMIT', 0, bound)
+  for i = #late, 1, -1 do
+    local id = late[i]
+    call('ZREM', leased, id)
+    local s = get(id)
+    if s and s.place == 'l' then
+      s.token = ''
+      -- claims that ended in neither a failure nor a conflict: their workers died
+      if most > 0 and s.deliveries - s.attempts - s.deferrals >= most then
+        bury(id, s, 'crash loop')
+        leave(id, s)
+      else
+        s.place = 'r'
+        put(id, s)
+        call('LPUSH', ready, id)
       end
     else
       heal()
     end
   end
-end
-
-local late = call('ZRANGEBYSCORE', leased, '-inf', whole(now), 'LIMIT', 0, bound)
-for i = #late, 1, -1 do
-  local id = late[i]
-  call('ZREM', leased, id)
-  local s = get(id)
-  if s and s.place == 'l' then
-    s.token = ''
-    -- claims that ended in neither a failure nor a conflict: their workers died
-    if most > 0 and s.deliveries - s.attempts - s.deferrals >= most then
-      bury(id, s, 'crash loop')
-      leave(id, s)
-    else
-      s.place = 'r'
-      put(id, s)
-      call('LPUSH', ready, id)
-    end
-  else
-    heal()
-  end
+  first = tonumber(call('ZRANGE', leased, 0, 0, 'WITHSCORES')[2])
 end
 
 for id in string.gmatch(answered, '\n([^\n]+)') do
-  local s = get(id)
-  if s and s.place == 'l' and s.token == tok then item(id, s, call('HGET', msg, id)) end
+  local v = call('HGET', state, id)
+  if v and string.find(v, 'l' .. tok .. '|', 1, true) == 1 then item(id, call('HGET', msg, id), v) end
 end
 
+local more = true -- unless ready is found empty
 if n > 0 then
   local record, scanned, deadline = {ARGV[2]}, 0, whole(now + lease)
+  local mark, taken = 'l' .. tok .. '|', 0
   while n > 0 and scanned < bound do
     local ids = call('LPOP', ready, math.min(n, bound - scanned))
-    if not ids or #ids == 0 then break end
+    if not ids or #ids == 0 then
+      more = false
+      break
+    end
     scanned = scanned + #ids
     local packed, bodies = call('HMGET', state, unpack(ids)), call('HMGET', msg, unpack(ids))
     local seen, states, leases, turns, has = {}, {}, {}, {}, {}
+    local k = 0 -- the length of states and of leases
     local function write() -- what has been leased so far
-      if #states == 0 then return end
+      if k == 0 then return end
       call('HSET', state, unpack(states))
+      -- A ZSET of up to 128 members may be a list that each ZADD goes through from
+      -- the front. A long member ends that for as long as the key exists.
+      if k > 32 then call('ZADD', leased, 0, long) end
       call('ZADD', leased, unpack(leases))
+      if k > 32 then call('ZREM', leased, long) end
       if #turns > 0 then call('HSET', held, unpack(turns)) end
-      states, leases, turns = {}, {}, {}
+      states, leases, turns, k = {}, {}, {}, 0
     end
     for i, id in ipairs(ids) do
-      local s
-      if packed[i] and not seen[id] then s = parse(packed[i]) end
-      if s and s.place == 'r' then
+      local v, dlv, rest = packed[i], nil, nil
+      if v and not seen[id] then dlv, rest = match(v, '^r[^|]*|(%d*)|(.*)$') end
+      if rest then
         seen[id] = true
-        local pass = true
-        if s.lock ~= '' then
-          local h = has[s.lock]
-          if not h then h = call('HGET', held, s.lock) end
+        local s
+        local lock, pass = '', true
+        if find(rest, '|', 1, true) then
+          s = parse(v)
+          lock = s.lock
+        end
+        if lock ~= '' then
+          local h = has[lock]
+          if not h then h = call('HGET', held, lock) end
           if h then
             if h ~= id then pass = false end
-          elseif oldest(s.lock) then
+          elseif oldest(lock) then
             pass = false
           end
         end
         if not bodies[i] then
           write()
+          s = s or parse(v)
           unplace(id, s)
           call('HDEL', state, id)
           leave(id, s)
           heal()
+          stirred = true
         elseif not pass then
           line(id, s, now + lease)
+          stirred = true
         else
-          if s.lock ~= '' then
-            has[s.lock] = id
-            turns[#turns + 1], turns[#turns + 2] = s.lock, id
+          if lock ~= '' then
+            has[lock] = id
+            turns[#turns + 1], turns[#turns + 2] = lock, id
           end
-          s.place, s.token, s.deliveries = 'l', tok, s.deliveries + 1
-          states[#states + 1], states[#states + 2] = id, pack(s)
-          leases[#leases + 1], leases[#leases + 2] = deadline, id
-          item(id, s, bodies[i])
-          record[#record + 1] = id
+          if dlv == '' then v = mark .. '1|' .. rest else v = mark .. dlv + 1 .. '|' .. rest end
+          states[k + 1], states[k + 2] = id, v
+          leases[k + 1], leases[k + 2] = deadline, id
+          k = k + 2
+          item(id, bodies[i], v)
+          record[taken + 2] = id
+          taken = taken + 1
           n = n - 1
         end
       end
     end
     write()
   end
+  if taken > 0 then first = math.min(first or now + lease, now + lease) end
   call('SET', last, table.concat(record, '\n'), 'PX', math.max(lease, 300000))
 end
 
@@ -182,26 +228,30 @@ if ctr % 16 == 0 then
     call('HDEL', msg, id)
     call('HDEL', state, id)
   end
+  -- The same for the states, of which each is short. No id is empty.
+  local size = call('HLEN', state)
+  if size > 16 and size <= 512 then
+    call('HSET', state, '', long)
+    call('HDEL', state, '')
+  end
   -- twice what sixteen claims can add
   local past = math.min(call('ZCOUNT', gone, '-inf', whole(now)), 32 * bound)
   if past > 0 then call('ZREMRANGEBYRANK', gone, 0, past - 1) end
 end
 
 quiet = false
-local more = call('LLEN', ready) > 0
+more = more and call('LLEN', ready) > 0
 if more then token() end
 
-local head = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
-local first = call('ZRANGE', leased, 0, 0, 'WITHSCORES')[2]
-head = head and tonumber(head)
-first = first and tonumber(first)
+if stirred then head = tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) end
 if first and (not head or first < head) then head = first end
 local owner, deadline = string.match(call('GET', clock) or '', '^(%S+) (%d+)$')
 deadline = tonumber(deadline or 0)
 local wait = -1
 if head then
   wait = math.max(head - now, 0)
-  if not owner or owner == feeder or deadline <= now or head < deadline then
+  if owner == feeder and head == deadline then -- it stands as it should
+  elseif not owner or owner == feeder or deadline <= now or head < deadline then
     call('SET', clock, feeder .. ' ' .. whole(head), 'PX', whole(wait + 60000))
   else
     wait = wait + slack

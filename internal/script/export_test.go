@@ -2,8 +2,14 @@ package script
 
 import "github.com/redis/go-redis/v9"
 
+// Link is the text of a script as it is sent, and its keys.
+var Link = link
+
 // Source is the text of a script as it is sent.
-var Source = source
+func Source(name string) string {
+	source, _ := link(name)
+	return source
+}
 
 // ReadReplies gives a reply to every reader of replies.
 func ReadReplies(reply any) (errs []error) {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os/exec"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -186,7 +187,7 @@ func life(rdb *redis.Client, id, other, lock, body, note string) error {
 		return err
 	}
 	feed := &Feed{Feeder: "f", Lease: time.Minute, ProbeAgain: time.Second}
-	defer rdb.Del(ctx, q.Keys().With("f")...)
+	defer rdb.Del(ctx, append(slices.Clone(q.Keys().All()), q.Keys().Last("f"))...)
 	number := int64(0)
 	claim := func(want ...string) error {
 		number++

@@ -67,32 +67,44 @@ func TestScriptHeaders(t *testing.T) {
 	}
 }
 
-// The prelude binds the keys in the order of package keys.
-func TestPreludeKeys(t *testing.T) {
-	prelude := luaFiles(t)["prelude"]
-	q := keys.Of(keys.Base("t:", "q"))
-	want := make([]string, 0, 12)
-	for _, k := range q.All() {
-		want = append(want, strings.TrimPrefix(k, q.Base()))
-	}
-	var got []string
-	for _, m := range regexp.MustCompile(`(?m)^local ([\w, ]+) = (KEYS\[.*)$`).FindAllStringSubmatch(prelude, -1) {
-		got = append(got, strings.Split(m[1], ", ")...)
-		for i, k := range strings.Split(m[2], ", ") {
-			if n := len(got) - strings.Count(m[1], ",") - 1 + i; k != "KEYS["+strconv.Itoa(n+1)+"]" {
-				t.Errorf("prelude binds %s to %s", got[n], k)
+// A script binds and declares the keys that it uses, under their names.
+func TestScriptsBindTheirKeys(t *testing.T) {
+	for name, text := range luaFiles(t) {
+		if name == "prelude" {
+			continue
+		}
+		source, used := script.Link(name)
+		m := regexp.MustCompile(`(?m)^local ([\w, ]+) = (KEYS\[1\].*)$`).FindStringSubmatch(source)
+		if m == nil {
+			t.Errorf("%s binds no keys", name)
+			continue
+		}
+		bound, values := strings.Split(m[1], ", "), strings.Split(m[2], ", ")
+		for i, k := range used {
+			if keys.Names()[k] != bound[i] || values[i] != "KEYS["+strconv.Itoa(i+1)+"]" {
+				t.Errorf("%s: key %d is %s, the script binds %s to %s", name, i+1, keys.Names()[k], bound[i], values[i])
 			}
 		}
+		if len(bound) != len(used) || len(values) != len(used) {
+			t.Errorf("%s binds %v, and is sent %d keys", name, bound, len(used))
+		}
+		// What is sent after those is read by its number.
+		if more := regexp.MustCompile(`KEYS\[(\d+)\]`).FindStringSubmatch(text); more != nil && more[1] != strconv.Itoa(len(used)+1) {
+			t.Errorf("%s reads KEYS[%s], which comes after %d keys", name, more[1], len(used))
+		}
 	}
-	if !slices.Equal(got, want) {
-		t.Errorf("prelude binds %v, want %v", got, want)
+	q := keys.Of(keys.Base("t:", "q"))
+	for i, k := range q.All() {
+		if want := q.Base() + keys.Names()[i]; k != want {
+			t.Errorf("key %d is %s, want %s", i, k, want)
+		}
 	}
 }
 
 // A script touches declared keys only: the first argument of each command is one
 // of the prelude's names, or last.
 func TestScriptsTouchDeclaredKeysOnly(t *testing.T) {
-	declared := []string{"ready", "delayed", "parked", "leased", "dead", "msg", "state", "held", "wake", "clock", "gone", "meta"}
+	declared := keys.Names()
 	for name := range luaFiles(t) {
 		if name == "prelude" {
 			continue

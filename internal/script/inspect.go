@@ -26,40 +26,63 @@ type State struct {
 	Note       string        // last error, or why it is dead
 }
 
-var places = map[string]string{"r": "ready", "d": "delayed", "p": "parked", "l": "leased", "x": "dead"}
+var places = ['x' + 1]string{'r': "ready", 'd': "delayed", 'p': "parked", 'l': "leased", 'x': "dead"}
 
 // ParseState reads the packed form that prelude.lua writes.
 func ParseState(packed string) (State, error) {
 	bad := func(what string) (State, error) {
 		return State{}, fmt.Errorf("state %.80q: %s", packed, what)
 	}
-	f := strings.SplitN(packed, "|", 11)
-	if len(f) < 11 {
-		return bad("too few fields")
+	if packed == "" {
+		return bad("empty")
 	}
-	place, ok := places[f[0]]
-	if !ok {
+	var s State
+	if int(packed[0]) < len(places) {
+		s.Place = places[packed[0]]
+	}
+	if s.Place == "" {
 		return bad("unknown place")
 	}
-	var n [7]int64
-	for i, at := range [7]int{1, 2, 3, 4, 5, 6, 9} {
-		v, err := strconv.ParseUint(f[at], 10, 53) // Lua's numbers are exact up to there
-		if err != nil {
-			return bad("field " + strconv.Itoa(at+1) + " is no count")
+	rest, more := packed[1:], true
+	text := func() (field string) {
+		field, rest, more = strings.Cut(rest, "|")
+		return field
+	}
+	ok := true
+	count := func() int64 {
+		field := text()
+		if field == "" {
+			return 0
 		}
-		n[i] = int64(v)
+		v, err := strconv.ParseUint(field, 10, 53) // Lua's numbers are exact up to there
+		ok = ok && err == nil
+		return int64(v)
 	}
-	if n[6] > int64(len(f[10])) {
-		return bad("the lock's name is cut off")
+	s.Token, s.Deliveries = text(), int(count())
+	if !more || rest == "" || rest[0] == '|' {
+		return bad("too few fields")
 	}
-	if n[5] > maxMillis {
-		return bad("the longest wait is out of range")
+	s.Accepted = time.UnixMilli(count())
+	if more {
+		s.Seq, s.Attempts, s.Deferrals = count(), int(count()), int(count())
+		wait := count()
+		s.Stamp = text()
+		n := count()
+		switch {
+		case !more:
+			return bad("too few fields")
+		case n > int64(len(rest)):
+			return bad("the lock's name is cut off")
+		case wait > maxMillis:
+			return bad("the longest wait is out of range")
+		}
+		s.MaxWait = time.Duration(wait) * time.Millisecond
+		s.Lock, s.Note = rest[:n], rest[n:]
 	}
-	return State{
-		Place: place, Seq: n[0], Deliveries: int(n[1]), Attempts: int(n[2]), Deferrals: int(n[3]),
-		Accepted: time.UnixMilli(n[4]), MaxWait: time.Duration(n[5]) * time.Millisecond,
-		Stamp: f[7], Token: f[8], Lock: f[10][:n[6]], Note: f[10][n[6]:],
-	}, nil
+	if !ok {
+		return bad("a field is no count")
+	}
+	return s, nil
 }
 
 // maxMillis is the longest time.Duration in milliseconds.

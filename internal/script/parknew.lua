@@ -5,7 +5,7 @@
 local id = ARGV[1]
 local due = instant(ARGV[5])
 if known(id) then return {2, due} end
-local s = fresh(ARGV[3], ARGV[4])
+local s = fresh('p', ARGV[3], ARGV[4])
 s.deferrals = 1
 mint(s)
 call('HSET', msg, id, ARGV[2])

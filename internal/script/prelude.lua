@@ -1,14 +1,15 @@
 -- The words that all scripts of a queue share. script.go puts in front of each
--- script only the functions that it uses.
+-- script only the blocks that it uses; they are divided by empty lines.
 --
--- KEYS are the same for all, in this order: ready delayed parked leased dead msg
--- state held wake clock gone meta (keys.go). Ids hold no control characters and
--- lock names no NUL, so that NUL separates them.
+-- The keys have the names that keys.go gives them: ready delayed parked leased dead
+-- msg state held wake clock gone meta. source.go binds those that a script uses to
+-- KEYS, and script.go sends no others. Ids hold no control characters and lock names no NUL,
+-- so that NUL separates them.
 local call = redis.call
-local ready, delayed, parked, leased, dead, msg = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local state, held, wake, clock, gone, meta = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
 local buried = {}
 
 -- whole prints a number without an exponent or a fraction.
@@ -20,17 +21,33 @@ local function instant(arg)
   return tonumber(arg)
 end
 
--- parse reads a packed state.
+-- A packed state is place, token '|' deliveries '|' accepted, and for a request
+-- of which there is more to tell '|' seq '|' attempts '|' deferrals '|' max wait '|'
+-- stamp '|' length of the lock '|' lock, note; numbers that are 0 are left out.
+-- What a claim changes stands in front.
 -- place: r ready, d delayed, p parked, l leased, x dead.
+
+-- zero writes a number, or nothing for 0.
+local function zero(n)
+  if n == 0 then return '' end
+  return string.format('%.0f', n)
+end
+
+-- parse reads a packed state.
 local function parse(v)
-  local place, seq, dlv, att, dfr, acc, wait, stamp, tok, n, rest =
-    string.match(v, '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)|(%d+)|(.*)$')
-  n = tonumber(n)
-  return {
-    place = place, seq = tonumber(seq), deliveries = tonumber(dlv), attempts = tonumber(att),
-    deferrals = tonumber(dfr), accepted = tonumber(acc), maxwait = tonumber(wait),
-    stamp = stamp, token = tok, lock = string.sub(rest, 1, n), note = string.sub(rest, n + 1),
+  local place, tok, dlv, acc, more = string.match(v, '^(%a)([^|]*)|(%d*)|(%d+)(.*)$')
+  local s = {
+    place = place, token = tok, deliveries = tonumber(dlv) or 0, accepted = tonumber(acc),
+    seq = 0, attempts = 0, deferrals = 0, maxwait = 0, stamp = '', lock = '', note = '',
   }
+  if more ~= '' then
+    local seq, att, dfr, wait, stamp, n, rest = string.match(more, '^|(%d*)|(%d*)|(%d*)|(%d*)|([^|]*)|(%d*)|(.*)$')
+    n = tonumber(n) or 0
+    s.seq, s.attempts, s.deferrals = tonumber(seq) or 0, tonumber(att) or 0, tonumber(dfr) or 0
+    s.maxwait, s.stamp = tonumber(wait) or 0, stamp
+    s.lock, s.note = string.sub(rest, 1, n), string.sub(rest, n + 1)
+  end
+  return s
 end
 
 -- get reads the state of the request with an id, or returns nil.
@@ -42,27 +59,30 @@ end
 
 -- pack is the form in which put writes and parse reads a state.
 local function pack(s)
-  return s.place .. '|' .. whole(s.seq) .. '|' .. s.deliveries .. '|' .. s.attempts .. '|' .. s.deferrals .. '|' ..
-    whole(s.accepted) .. '|' .. whole(s.maxwait) .. '|' .. s.stamp .. '|' .. s.token .. '|' ..
-    #s.lock .. '|' .. s.lock .. s.note
+  local v = s.place .. s.token .. '|' .. zero(s.deliveries) .. '|' .. whole(s.accepted)
+  if s.lock == '' and s.note == '' and s.stamp == '' and s.seq + s.attempts + s.deferrals + s.maxwait == 0 then return v end
+  return v .. '|' .. zero(s.seq) .. '|' .. zero(s.attempts) .. '|' .. zero(s.deferrals) .. '|' .. zero(s.maxwait) ..
+    '|' .. s.stamp .. '|' .. zero(#s.lock) .. '|' .. s.lock .. s.note
 end
 
 local function put(id, s) call('HSET', state, id, pack(s)) end
 
 -- fresh is the state of a request accepted now.
-local function fresh(lock, maxwait)
+local function fresh(place, lock, maxwait)
   return {
-    place = '', seq = 0, deliveries = 0, attempts = 0, deferrals = 0, accepted = now,
+    place = place, seq = 0, deliveries = 0, attempts = 0, deferrals = 0, accepted = now,
     maxwait = tonumber(maxwait), stamp = '', token = '', lock = lock, note = '',
   }
 end
 
--- known tells whether an id is in the queue, or left it a short while ago.
-local function known(id)
-  if call('HEXISTS', state, id) == 1 then return true end
+-- recalled tells whether a request of this id left the queue a short while ago.
+local function recalled(id)
   local memory = call('ZSCORE', gone, id)
   return memory and tonumber(memory) > now
 end
+
+-- known tells whether an id is in the queue, or left it a short while ago.
+local function known(id) return call('HEXISTS', state, id) == 1 or recalled(id) end
 
 -- mint gives a request with a lock its place in that lock's line, once.
 local function mint(s)
@@ -215,39 +235,53 @@ end
 
 -- finish acknowledges the requests of ARGV from the first-th on, an id and a
 -- token each: they are done, and the next in line of their locks get the turns.
--- window is forget's. Returns a code for each.
+-- window is forget's. Returns a code for each, and whether a lock's turn ended.
 local function finish(first, window)
-  local codes, ids, toks = {}, {}, {}
+  local codes, ids, n = {}, {}, 0
   for i = first, #ARGV, 2 do
-    ids[#ids + 1], toks[#toks + 1] = ARGV[i], ARGV[i + 1]
+    n = n + 1
+    ids[n] = ARGV[i]
   end
-  if #ids == 0 then return codes end
+  if n == 0 then return codes, false end
+  local match, sub = string.match, string.sub
   local packed = call('HMGET', state, unpack(ids))
-  local done, kept, recalled, leaving = {}, {}, {}, {}
-  for i, id in ipairs(ids) do
-    if recalled[id] then
-      codes[i] = recalled[id] -- named twice
-    else
-      local s
-      if packed[i] then s = parse(packed[i]) end
-      codes[i] = mine(id, s, toks[i])
-      if codes[i] == 1 then
-        done[#done + 1] = id
-        recalled[id] = 0
-        if s.accepted + window > now then
-          recalled[id] = 2
-          kept[#kept + 1], kept[#kept + 2] = whole(now + window), id
-        end
+  local done, kept, named, leaving = {}, {}, {}, {}
+  local memory = whole(now + window)
+  local tok, head, from
+  local d, k = 0, 0 -- the lengths of done and kept
+  for i = 1, n do
+    local id, v = ids[i], packed[i]
+    if ARGV[first + 2 * i - 1] ~= tok then
+      tok = ARGV[first + 2 * i - 1]
+      head = 'l' .. tok .. '|'
+      from = #head + 1
+    end
+    if named[id] then
+      codes[i] = named[id] -- named twice
+    elseif v and sub(v, 1, from - 1) == head then
+      local acc, more = match(v, '^%d*|(%d+)(|?)', from)
+      codes[i], named[id] = 1, 0
+      d = d + 1
+      done[d] = id
+      if acc + window > now then
+        named[id] = 2
+        kept[k + 1], kept[k + 2] = memory, id
+        k = k + 2
+      end
+      if more ~= '' then
+        local s = parse(v)
         if s.lock ~= '' then leaving[#leaving + 1] = {id, s} end
       end
+    else
+      codes[i] = mine(id, v and parse(v), tok)
     end
   end
-  if #done > 0 then
+  if d > 0 then
     call('ZREM', leased, unpack(done))
     call('HDEL', msg, unpack(done))
     call('HDEL', state, unpack(done))
-    if #kept > 0 then call('ZADD', gone, unpack(kept)) end
+    if k > 0 then call('ZADD', gone, unpack(kept)) end
     for _, l in ipairs(leaving) do leave(l[1], l[2]) end
   end
-  return codes
+  return codes, #leaving > 0
 end

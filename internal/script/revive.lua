@@ -7,9 +7,9 @@ if not s then return 0 end
 if s.stamp == ARGV[2] then return 2 end
 if s.place ~= 'x' then return 3 end
 unplace(id, s)
-local new = fresh(s.lock, s.maxwait)
+local new = fresh('r', s.lock, s.maxwait)
 mint(new)
-new.place, new.stamp = 'r', ARGV[2]
+new.stamp = ARGV[2]
 put(id, new)
 call('RPUSH', ready, id)
 token()

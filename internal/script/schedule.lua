@@ -5,8 +5,8 @@
 local id = ARGV[1]
 local due = instant(ARGV[5])
 if known(id) then return {2, due} end
-local s = fresh(ARGV[3], ARGV[4])
-s.place, s.deferrals = 'd', tonumber(ARGV[6])
+local s = fresh('d', ARGV[3], ARGV[4])
+s.deferrals = tonumber(ARGV[6])
 call('HSET', msg, id, ARGV[2])
 put(id, s)
 call('ZADD', delayed, whole(due), id)

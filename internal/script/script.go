@@ -41,11 +41,18 @@ const Bound = 128
 type Queue struct {
 	rdb  redis.UniversalClient
 	keys keys.Queue
+	args []any // the keys
 	wait Wait
 }
 
 // New returns the scripts of the queue with the given keys.
-func New(rdb redis.UniversalClient, k keys.Queue) *Queue { return &Queue{rdb: rdb, keys: k} }
+func New(rdb redis.UniversalClient, k keys.Queue) *Queue {
+	q := &Queue{rdb: rdb, keys: k}
+	for _, key := range k.All() {
+		q.args = append(q.args, key)
+	}
+	return q
+}
 
 // Client returns the client the scripts run on.
 func (q *Queue) Client() redis.UniversalClient { return q.rdb }
@@ -142,7 +149,7 @@ func (q *Queue) Claim(ctx context.Context, f *Feed, number int64, n int) (Claime
 func (q *Queue) Exchange(ctx context.Context, f *Feed, number int64, n int, window time.Duration, done []Lease) (Claimed, error) {
 	args := append(make([]any, 0, 10+2*len(done)), f.Feeder, number, min(n, Bound), ms(f.Lease),
 		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain), ms(window))
-	return claimed(claim.Run(ctx, q.rdb, q.keys.With(f.Feeder), appendLeases(args, done)...), len(done))
+	return claimed(claim.run(ctx, q, []string{q.keys.Last(f.Feeder)}, appendLeases(args, done)...), len(done))
 }
 
 func claimed(cmd *redis.Cmd, finished int) (Claimed, error) {
@@ -153,12 +160,15 @@ func claimed(cmd *redis.Cmd, finished int) (Claimed, error) {
 	r := reader{v: v}
 	var c Claimed
 	items := reader{v: r.list()}
+	c.Items = make([]Item, 0, len(items.v)/3)
 	for len(items.v) > 0 && items.err == nil {
-		c.Items = append(c.Items, Item{
-			ID: items.text(), Body: items.text(),
-			Deliveries: int(items.number()), Attempts: int(items.number()), Deferrals: int(items.number()),
-			Accepted: time.UnixMilli(items.number()),
-		})
+		item := Item{ID: items.text(), Body: items.text()}
+		s, err := ParseState(items.text())
+		if err != nil && items.err == nil {
+			items.err = err
+		}
+		item.Deliveries, item.Attempts, item.Deferrals, item.Accepted = s.Deliveries, s.Attempts, s.Deferrals, s.Accepted
+		c.Items = append(c.Items, item)
 	}
 	probes := reader{v: r.list()}
 	for len(probes.v) > 0 && probes.err == nil {
@@ -185,7 +195,7 @@ var ack = compile("ack")
 // request may have been cancelled or leased anew in the meantime, and the next in
 // line have met the worker's own lock.
 func (q *Queue) Ack(ctx context.Context, window time.Duration, leases []Lease) (codes []Code, more bool, _ []Buried, err error) {
-	return acked(ack.Run(ctx, q.rdb, q.keys.All(), withLeases(ms(window), leases)...), len(leases))
+	return acked(ack.run(ctx, q, nil, withLeases(ms(window), leases)...), len(leases))
 }
 
 func acked(cmd *redis.Cmd, n int) (codes []Code, more bool, _ []Buried, err error) {
@@ -218,7 +228,7 @@ func (q *Queue) Nack(ctx context.Context, l Lease, delay time.Duration, cost Cos
 	if keep {
 		strict = 1
 	}
-	return settled(nack.Run(ctx, q.rdb, q.keys.All(), l.ID, l.Token, ms(delay), string(cost), most, strict, note))
+	return settled(nack.run(ctx, q, nil, l.ID, l.Token, ms(delay), string(cost), most, strict, note))
 }
 
 var park = compile("park")
@@ -226,14 +236,14 @@ var park = compile("park")
 // Park puts a claimed request in line for its lock, with a probe after delay at
 // the latest. most caps its deferrals, 0 for no limit.
 func (q *Queue) Park(ctx context.Context, l Lease, delay time.Duration, most int) (Code, []Buried, error) {
-	return settled(park.Run(ctx, q.rdb, q.keys.All(), l.ID, l.Token, ms(delay), most))
+	return settled(park.run(ctx, q, nil, l.ID, l.Token, ms(delay), most))
 }
 
 var bury = compile("bury")
 
 // Bury moves a claimed request to the dead.
 func (q *Queue) Bury(ctx context.Context, l Lease, reason string) (Code, []Buried, error) {
-	return settled(bury.Run(ctx, q.rdb, q.keys.All(), l.ID, l.Token, reason))
+	return settled(bury.run(ctx, q, nil, l.ID, l.Token, reason))
 }
 
 var requeue = compile("requeue")
@@ -244,35 +254,35 @@ func (q *Queue) Requeue(ctx context.Context, leases []Lease) ([]Code, error) {
 	for _, l := range leases {
 		args = append(args, l.ID, l.Token)
 	}
-	return codes(requeue.Run(ctx, q.rdb, q.keys.All(), args...), len(leases))
+	return codes(requeue.run(ctx, q, nil, args...), len(leases))
 }
 
 var extend = compile("extend")
 
 // Extend makes leases last for d from now.
 func (q *Queue) Extend(ctx context.Context, d time.Duration, leases []Lease) ([]Code, error) {
-	return codes(extend.Run(ctx, q.rdb, q.keys.All(), withLeases(ms(d), leases)...), len(leases))
+	return codes(extend.run(ctx, q, nil, withLeases(ms(d), leases)...), len(leases))
 }
 
 var promote = compile("promote")
 
 // Promote gives a lock's turn to its oldest parked request, if nobody has it.
 func (q *Queue) Promote(ctx context.Context, lock string) (Code, []Buried, error) {
-	return settled(promote.Run(ctx, q.rdb, q.keys.All(), lock))
+	return settled(promote.run(ctx, q, nil, lock))
 }
 
 var rearm = compile("rearm")
 
 // Rearm makes a lock's probe due after d.
 func (q *Queue) Rearm(ctx context.Context, lock string, d time.Duration) error {
-	return rearm.Run(ctx, q.rdb, q.keys.All(), lock, ms(d)).Err()
+	return rearm.run(ctx, q, nil, lock, ms(d)).Err()
 }
 
 var cancel = compile("cancel")
 
 // Cancel drops a request, wherever it is. Its id is remembered for window.
 func (q *Queue) Cancel(ctx context.Context, window time.Duration, id string) (Code, []Buried, error) {
-	return settled(cancel.Run(ctx, q.rdb, q.keys.All(), ms(window), id))
+	return settled(cancel.run(ctx, q, nil, ms(window), id))
 }
 
 var reschedule = compile("reschedule")
@@ -280,7 +290,7 @@ var reschedule = compile("reschedule")
 // Reschedule makes an unclaimed request due at another time. stamp is unique to
 // the call.
 func (q *Queue) Reschedule(ctx context.Context, id string, due Due, stamp string) (Code, time.Time, []Buried, error) {
-	return rescheduled(reschedule.Run(ctx, q.rdb, q.keys.All(), id, string(due), stamp))
+	return rescheduled(reschedule.run(ctx, q, nil, id, string(due), stamp))
 }
 
 func rescheduled(cmd *redis.Cmd) (Code, time.Time, []Buried, error) {
@@ -297,7 +307,7 @@ var revive = compile("revive")
 
 // Revive starts a dead request anew. stamp is unique to the call.
 func (q *Queue) Revive(ctx context.Context, id, stamp string) (Code, error) {
-	n, err := revive.Run(ctx, q.rdb, q.keys.All(), id, stamp).Int()
+	n, err := revive.run(ctx, q, nil, id, stamp).Int()
 	return Code(n), err
 }
 
@@ -305,7 +315,7 @@ var yield = compile("yield")
 
 // Yield hands a stopping feeder's clock and token to the others.
 func (q *Queue) Yield(ctx context.Context, feeder string) error {
-	return yield.Run(ctx, q.rdb, q.keys.All(), feeder).Err()
+	return yield.run(ctx, q, nil, feeder).Err()
 }
 
 // ms is a duration in whole milliseconds, rounded up.

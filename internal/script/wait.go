@@ -25,25 +25,24 @@ var ErrNotReplicated = errors.New("stored, but not confirmed by enough replicas"
 func (q *Queue) Replicate(w Wait) { q.wait = w }
 
 // accept runs a script that accepts requests, and waits for the replicas.
-func (q *Queue) accept(ctx context.Context, s *redis.Script, args ...any) *redis.Cmd {
+func (q *Queue) accept(ctx context.Context, p *program, args ...any) *redis.Cmd {
 	if q.wait.Replicas == 0 {
-		return s.Run(ctx, q.rdb, q.keys.All(), args...)
+		return p.run(ctx, q, nil, args...)
 	}
-	cmd := q.replicated(ctx, s.EvalSha, args)
+	all := p.command(q, nil, args)
+	cmd := q.replicated(ctx, all)
 	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
-		cmd = q.replicated(ctx, s.Eval, args)
+		cmd = q.replicated(ctx, p.withText(all))
 	}
 	return cmd
 }
-
-type runScript func(ctx context.Context, c redis.Scripter, keys []string, args ...any) *redis.Cmd
 
 // replicated sends the script, a write, and WAIT, over one connection and in one
 // round trip. WAIT is about what its own connection wrote: if the script was sent
 // before on another, whose reply was lost, or by an earlier call, it changes
 // nothing now; the write behind it then stands later in the replication stream
 // than what is to be waited for.
-func (q *Queue) replicated(ctx context.Context, run runScript, args []any) *redis.Cmd {
+func (q *Queue) replicated(ctx context.Context, args []any) *redis.Cmd {
 	const tries = 3 // a Cluster's slot may have moved
 	for try := 1; ; try++ {
 		node, err := q.node(ctx)
@@ -51,7 +50,8 @@ func (q *Queue) replicated(ctx context.Context, run runScript, args []any) *redi
 			return failed(ctx, err)
 		}
 		p := node.Pipeline()
-		cmd := run(ctx, p, q.keys.All(), args...)
+		cmd := scriptCmd(ctx, args)
+		_ = p.Process(ctx, cmd) // queues it
 		p.HIncrBy(ctx, q.keys.Meta(), "waits", 1)
 		acked := redis.NewIntCmd(ctx, "wait", q.wait.Replicas, q.wait.Timeout.Milliseconds())
 		_ = p.Process(ctx, acked) // queues it

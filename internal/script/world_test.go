@@ -201,8 +201,18 @@ func number(s string) int64 {
 
 // pack is the form of a state in Redis.
 func pack(r req) string {
-	return fmt.Sprintf("%c|%d|%d|%d|%d|%d|%d|%s|%s|%d|%s%s", r.place, r.seq, r.del, r.att, r.dfr,
-		r.accepted, r.maxwait, r.stamp, r.token, len(r.lock), r.lock, r.note)
+	zero := func(n int64) string {
+		if n == 0 {
+			return ""
+		}
+		return strconv.FormatInt(n, 10)
+	}
+	short := fmt.Sprintf("%c%s|%s|%d", r.place, r.token, zero(int64(r.del)), r.accepted)
+	if r.lock+r.note+r.stamp == "" && r.seq == 0 && r.att == 0 && r.dfr == 0 && r.maxwait == 0 {
+		return short
+	}
+	return short + fmt.Sprintf("|%s|%s|%s|%s|%s|%s|%s%s", zero(r.seq), zero(int64(r.att)), zero(int64(r.dfr)),
+		zero(r.maxwait), r.stamp, zero(int64(len(r.lock))), r.lock, r.note)
 }
 
 // write puts w into an empty queue.
