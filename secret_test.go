@@ -234,7 +234,7 @@ func TestTokensStaySecret(t *testing.T) {
 		}
 		for _, line := range strings.Split(out.text(), "\n") {
 			if found := s.in(line); len(found) > 0 {
-				t.Errorf("shows a token: %.300s", line)
+				t.Errorf("shows %q: %.300s", found, line)
 			}
 		}
 	})
