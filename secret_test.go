@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,6 +98,12 @@ func (p *printed) Write(b []byte) (int, error) {
 	return p.buf.Write(b)
 }
 
+func (p *printed) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.buf.String()
+}
+
 // print prints values in all ways, as careless debugging does.
 func (p *printed) print(what string, values ...any) {
 	for _, v := range values {
@@ -116,12 +123,12 @@ func TestTokensStaySecret(t *testing.T) {
 		rdb.AddHook(s)
 		faulty := another(t, plain)
 		faulty.AddHook(s)
-		fail := errors.New("")
+		var fail atomic.Pointer[error] // nil, or what every command fails with
 		faulty.AddHook(onCommand{before: func(redis.Cmder) error {
-			if fail.Error() == "" {
-				return nil
+			if err := fail.Load(); err != nil {
+				return *err
 			}
-			return fail
+			return nil
 		}})
 
 		out := &printed{}
@@ -210,12 +217,13 @@ func TestTokensStaySecret(t *testing.T) {
 		lk, err = other.TryAcquire(ctx, "c")
 		print("acquired", lk, err)
 		for _, text := range []string{"dial tcp: connection refused", "LOADING Redis is loading"} {
-			fail = errors.New(text)
+			failure := errors.New(text)
+			fail.Store(&failure)
 			print("failing", lk.Extend(ctx), other)
 			_, err := other.TryAcquire(ctx, "d")
 			print("failing", err)
 		}
-		fail = errors.New("")
+		fail.Store(nil)
 		print("released", lk.Release(ctx))
 
 		s.mu.Lock()
@@ -224,9 +232,9 @@ func TestTokensStaySecret(t *testing.T) {
 		if n < 8 {
 			t.Fatalf("only %d tokens were sent: the patterns are out of date", n)
 		}
-		for _, line := range strings.Split(out.buf.String(), "\n") {
+		for _, line := range strings.Split(out.text(), "\n") {
 			if found := s.in(line); len(found) > 0 {
-				t.Errorf("shows a token: %.300s", line)
+				t.Errorf("shows %q: %.300s", found, line)
 			}
 		}
 	})
