@@ -514,7 +514,7 @@ var controls = []Control{
 	{
 		"max-deferrals-ignored", "a request that was deferred too often is dead", "delayq/queue.go",
 		"		return s.Park(ctx, l, after, maxDeferrals)", "		return s.Park(ctx, l, after, 0)",
-		[]string{"delayq:TestMaxWaitAndDeferrals"},
+		[]string{"delayq:TestParkingIsCapped"},
 	},
 	{
 		"look-promotes-nobody", "who parked and finds the lock free promotes", "delayq/queue.go",
