@@ -57,18 +57,19 @@ func TestTheTableIsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, text2, _ := strings.Cut(string(text), begin)
-	text2, _, ok := strings.Cut(text2, end)
-	rows := regexp.MustCompile(`(?m)^\| ([a-z0-9-]+) \|`).FindAllStringSubmatch(text2, -1)
-	if !ok || len(rows) != len(controls) {
-		t.Fatalf("the table has %d rows for %d controls: go run ./internal/controls -all -write docs/controls.md", len(rows), len(controls))
+	_, written, _ := strings.Cut(string(text), begin)
+	written, _, ok := strings.Cut(written, end)
+	rows := regexp.MustCompile(`(?m)^\| ([a-z0-9-]+) \|`).FindAllStringSubmatch(written, -1)
+	const head = 2
+	if !ok || len(rows) != head+len(controls) {
+		t.Fatalf("the table has %d rows for %d controls: go run ./internal/controls -all -write docs/controls.md", len(rows)-head, len(controls))
 	}
 	for i, c := range controls {
-		if rows[i][1] != c.Name {
+		if rows[head+i][1] != c.Name {
 			t.Errorf("row %d is of %s, want %s", i+1, rows[i][1], c.Name)
 		}
 	}
-	if strings.Contains(text2, "**nothing**") || strings.Contains(text2, "**error**") {
+	if strings.Contains(written, "**nothing**") || strings.Contains(written, "**error**") {
 		t.Error("a control was not caught")
 	}
 }

@@ -198,8 +198,13 @@ func kind(st *step) string {
 		name string
 		set  bool
 	}{
-		{" due", c.Due.id != 0}, {" probe", c.Due.probe != 0}, {" lease", c.Due.lease != 0},
-		{" overdue", c.Overdue}, {" again", c.Again}, {" got", c.Got != 0}, {" ack", c.Script == "claim" && c.ID != 0},
+		{" due", c.Due.id != 0},
+		{" probe", c.Due.probe != 0},
+		{" lease", c.Due.lease != 0},
+		{" overdue", c.Overdue},
+		{" again", c.Again},
+		{" got", c.Got != 0},
+		{" ack", c.Script == "claim" && c.ID != 0},
 	} {
 		if f.set {
 			out += f.name
