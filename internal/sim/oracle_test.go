@@ -79,7 +79,6 @@ type waiter struct {
 	id       string
 	called   time.Time
 	may, was int // how often others that came later may enter before it, and did
-	entered  bool
 }
 
 // wait puts a call in line. Within its process it is behind those that came
@@ -258,7 +257,7 @@ func (o *oracle) leave(sec *section) {
 }
 
 // begin records that a handler begins, and checks that it may.
-func (o *oracle) begin(p *process, q *request, ctx context.Context, direct bool) *run {
+func (o *oracle) begin(ctx context.Context, p *process, q *request, direct bool) *run {
 	now, server := time.Now(), o.s.net.now()
 	o.tally.runs++
 	for _, other := range q.runs {
@@ -319,7 +318,7 @@ func (o *oracle) expected(p *process, what string, err error) {
 		sidestep.ErrRunning, lock.ErrClosed, errFailed, errKilled, context.DeadlineExceeded, context.Canceled,
 	} {
 		if errors.Is(err, ok) {
-			if ok == sidestep.ErrLocked {
+			if errors.Is(ok, sidestep.ErrLocked) {
 				o.tally.locked++
 			}
 			return

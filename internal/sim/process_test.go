@@ -181,7 +181,7 @@ func (p *process) handle(ctx context.Context, lk *lock.Lock, v payload) error {
 		return errKilled
 	}
 	info := sidestep.RequestFrom(ctx)
-	r := s.oracle.begin(p, q, ctx, info.Deliveries == 0)
+	r := s.oracle.begin(ctx, p, q, info.Deliveries == 0)
 	nth := len(q.runs)
 	var sec *section
 	if lk != nil {
@@ -216,7 +216,7 @@ func (p *process) handle(ctx context.Context, lk *lock.Lock, v payload) error {
 	}
 	r.success = err == nil
 	s.note("%v: %s ends: %v, context %v", p, q.id, err, context.Cause(ctx))
-	if err == errFailed && q.panics {
+	if errors.Is(err, errFailed) && q.panics {
 		panic(boom{})
 	}
 	return err
