@@ -124,6 +124,7 @@ type ledgered struct {
 	accepted  verdict
 	cancelled verdict
 	gone      time.Time // when that was known
+	moved     bool      // somebody has asked to reschedule it, so that it may run at any time
 	notBefore time.Time // by the server's clock: its first run comes no earlier
 	runs      []*run
 	done      *run // the first that succeeded
@@ -273,7 +274,7 @@ func (o *oracle) begin(ctx context.Context, p *process, q *request, direct bool)
 			o.problem("%v ran and was never sent", q.id)
 		case q.accepted == no:
 			o.problem("%v ran, though its caller was told that it was not stored", q.id)
-		case len(q.runs) == 0 && server.Before(q.notBefore.Add(-o.s.plan.back)):
+		case len(q.runs) == 0 && !q.moved && server.Before(q.notBefore.Add(-o.s.plan.back)):
 			o.problem("%v ran %v early", q.id, q.notBefore.Sub(server))
 		}
 		if q.done != nil {

@@ -343,7 +343,7 @@ func (p *process) do(a action) {
 			released.Store(true)
 			err = errors.Join(err, lk.Release(ctx))
 			for _, queue := range lk.Reported() { // an Acquirer does this by itself
-				err = errors.Join(err, p.unanswered(delayq.HintKey(ctx, p.rdb, queue, q.lock)))
+				err = errors.Join(err, p.unanswered(delayq.HintKey(context.WithoutCancel(ctx), p.rdb, queue, q.lock)))
 			}
 		}
 	case cancel:
@@ -368,9 +368,7 @@ func (p *process) do(a action) {
 			a.delay = 0
 		}
 		s.mu.Lock()
-		if due := s.net.now().Add(a.delay); due.Before(q.notBefore) {
-			q.notBefore = due
-		}
+		q.moved = true
 		s.mu.Unlock()
 		_, err = p.queue.Reschedule(ctx, q.id, a.delay)
 	case restart:
