@@ -79,7 +79,6 @@ type waiter struct {
 	id       string
 	called   time.Time
 	may, was int // how often others that came later may enter before it, and did
-	entered  bool
 }
 
 // wait puts a call in line. Within its process it is behind those that came
@@ -125,6 +124,7 @@ type ledgered struct {
 	accepted  verdict
 	cancelled verdict
 	gone      time.Time // when that was known
+	moved     bool      // somebody has asked to reschedule it, so that it may run at any time
 	notBefore time.Time // by the server's clock: its first run comes no earlier
 	runs      []*run
 	done      *run // the first that succeeded
@@ -258,7 +258,7 @@ func (o *oracle) leave(sec *section) {
 }
 
 // begin records that a handler begins, and checks that it may.
-func (o *oracle) begin(p *process, q *request, ctx context.Context, direct bool) *run {
+func (o *oracle) begin(ctx context.Context, p *process, q *request, direct bool) *run {
 	now, server := time.Now(), o.s.net.now()
 	o.tally.runs++
 	for _, other := range q.runs {
@@ -274,7 +274,7 @@ func (o *oracle) begin(p *process, q *request, ctx context.Context, direct bool)
 			o.problem("%v ran and was never sent", q.id)
 		case q.accepted == no:
 			o.problem("%v ran, though its caller was told that it was not stored", q.id)
-		case len(q.runs) == 0 && server.Before(q.notBefore.Add(-o.s.plan.back)):
+		case len(q.runs) == 0 && !q.moved && server.Before(q.notBefore.Add(-o.s.plan.back)):
 			o.problem("%v ran %v early", q.id, q.notBefore.Sub(server))
 		}
 		if q.done != nil {
@@ -319,7 +319,7 @@ func (o *oracle) expected(p *process, what string, err error) {
 		sidestep.ErrRunning, lock.ErrClosed, errFailed, errKilled, context.DeadlineExceeded, context.Canceled,
 	} {
 		if errors.Is(err, ok) {
-			if ok == sidestep.ErrLocked {
+			if errors.Is(ok, sidestep.ErrLocked) {
 				o.tally.locked++
 			}
 			return

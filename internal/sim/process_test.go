@@ -181,7 +181,7 @@ func (p *process) handle(ctx context.Context, lk *lock.Lock, v payload) error {
 		return errKilled
 	}
 	info := sidestep.RequestFrom(ctx)
-	r := s.oracle.begin(p, q, ctx, info.Deliveries == 0)
+	r := s.oracle.begin(ctx, p, q, info.Deliveries == 0)
 	nth := len(q.runs)
 	var sec *section
 	if lk != nil {
@@ -216,7 +216,7 @@ func (p *process) handle(ctx context.Context, lk *lock.Lock, v payload) error {
 	}
 	r.success = err == nil
 	s.note("%v: %s ends: %v, context %v", p, q.id, err, context.Cause(ctx))
-	if err == errFailed && q.panics {
+	if errors.Is(err, errFailed) && q.panics {
 		panic(boom{})
 	}
 	return err
@@ -343,7 +343,7 @@ func (p *process) do(a action) {
 			released.Store(true)
 			err = errors.Join(err, lk.Release(ctx))
 			for _, queue := range lk.Reported() { // an Acquirer does this by itself
-				err = errors.Join(err, p.unanswered(delayq.HintKey(ctx, p.rdb, queue, q.lock)))
+				err = errors.Join(err, p.unanswered(delayq.HintKey(context.WithoutCancel(ctx), p.rdb, queue, q.lock)))
 			}
 		}
 	case cancel:
@@ -368,9 +368,7 @@ func (p *process) do(a action) {
 			a.delay = 0
 		}
 		s.mu.Lock()
-		if due := s.net.now().Add(a.delay); due.Before(q.notBefore) {
-			q.notBefore = due
-		}
+		q.moved = true
 		s.mu.Unlock()
 		_, err = p.queue.Reschedule(ctx, q.id, a.delay)
 	case restart:
