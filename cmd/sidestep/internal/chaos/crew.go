@@ -48,6 +48,8 @@ type crew struct {
 	servers *servers
 	seats   []*seat
 
+	following sync.WaitGroup // of the processes until they end
+
 	mu     sync.Mutex // guards the fields below
 	lives  []*life
 	deaths []string // that nobody meant
@@ -116,10 +118,10 @@ func (s *seat) start() error {
 	if err != nil && p.alive() {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
-	go func() {
+	c.following.Go(func() {
 		<-p.ended
 		s.ended(l, p)
-	}()
+	})
 	return nil
 }
 

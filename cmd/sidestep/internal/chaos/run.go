@@ -108,6 +108,7 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	}
 	r.Drained = time.Duration(clock.Now() - began)
 	c.finish(true)
+	c.following.Wait() // all have ended
 	r.To = clock.Now()
 	stopWatching()
 	r.Still = <-still
