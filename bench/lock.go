@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 var allLockPeers = []lockPeer{
-	sidestepLock, sidestepTurn4, sidestepTurn1, redsyncLock, redislockLock, rueidisLock,
+	sidestepLock, sidestepPipes, sidestepTurn4, sidestepTurn1, redsyncLock, redislockLock, rueidisLock,
 	rawGoRedis, rawFence, rawRueidis, rawToken,
 }
 
@@ -57,8 +58,13 @@ func lockScenarios() []scenario {
 			about: "Throughput when all wait for the server at once. go-redis opens a connection per call under way, " +
 				"rueidis writes the calls of all goroutines on one.",
 			metrics: []metric{{"cycles/s", false}, {"server µs/cycle", true}, {"commands/cycle", true}},
-			peers:   with(free, func(e *env, p lockPeer) (values, error) { return cycles(context.Background(), e, p, 64) }),
-			targets: []target{{metric: "cycles/s", over: bestPeer, atLeast: 1}},
+			peers: with(slices.Insert(slices.Clone(free), 1, sidestepPipes), func(e *env, p lockPeer) (values, error) {
+				return cycles(context.Background(), e, p, 64)
+			}),
+			targets: []target{
+				{metric: "cycles/s", over: bestPeer, atLeast: 1},
+				{metric: "cycles/s", of: sidestepPipes.name, over: bestPeer, atLeast: 1},
+			},
 		},
 		{
 			name:    "lock/refused",
