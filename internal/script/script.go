@@ -70,10 +70,13 @@ type Entry struct {
 	Deferrals int
 }
 
-var push = compile("push")
+var push, pushone = compile("push"), compile("pushone")
 
-// Push accepts requests at the tail of ready.
+// Push accepts requests, at least one, at the tail of ready.
 func (q *Queue) Push(ctx context.Context, entries []Entry) ([]Code, error) {
+	if e := entries[0]; len(entries) == 1 && e.Lock == "" && e.MaxWait == 0 {
+		return codes(pushone.run(ctx, q, nil, e.ID, e.Body), 1)
+	}
 	args := make([]any, 0, 4*len(entries))
 	for _, e := range entries {
 		args = append(args, e.ID, e.Body, e.Lock, ms(e.MaxWait))
