@@ -217,7 +217,7 @@ func (r *aclRun) used(t *testing.T) []string {
 	for name := range info["Commandstats"] {
 		name = strings.TrimPrefix(name, "cmdstat_")
 		switch name {
-		case "auth", "hello", "info", "config|resetstat", "acl|log", "acl|setuser", "client|list", "script|flush", "exists":
+		case "auth", "hello", "info", "config|resetstat", "acl|log", "acl|setuser", "client|list", "script|flush", "type":
 		case optional[0], optional[1]:
 		default:
 			out = append(out, name)
@@ -242,7 +242,7 @@ func (r *aclRun) until(what string, ok func(context.Context) bool) error {
 }
 
 func (r *aclRun) exists(key string) error {
-	return r.until(key, func(ctx context.Context) bool { return r.admin.Exists(ctx, key).Val() == 1 })
+	return r.until(key, func(ctx context.Context) bool { return r.admin.Type(ctx, key).Val() != "none" })
 }
 
 func (r *aclRun) locker(rdb *redis.Client) *lock.Locker {
@@ -277,6 +277,23 @@ func (r *aclRun) lock() error {
 	foreign := r.prefix + "lock:y"
 	r.admin.Eval(r.ctx, `return redis.call('SET', KEYS[1], 'foreign', 'PX', 100)`, []string{foreign})
 	err = errors.Join(err, b.Do(r.ctx, "y", retry.Constant(time.Minute), enter))
+
+	// A waiter that gives up, and one in whose place nobody listens any more.
+	lk, more := a.TryAcquire(r.ctx, "w")
+	if more != nil {
+		return errors.Join(err, more)
+	}
+	line := "{" + r.prefix + "lock:w}:line"
+	short, giveUp := context.WithCancel(r.ctx)
+	go func() { waited <- b.Do(short, "w", nil, enter) }()
+	err = errors.Join(err, r.exists(line))
+	giveUp()
+	if more = <-waited; !errors.Is(more, context.Canceled) {
+		err = errors.Join(err, more)
+	}
+	err = errors.Join(err, r.until("nobody in line", func(ctx context.Context) bool { return r.admin.Type(ctx, line).Val() == "none" }))
+	r.admin.Eval(r.ctx, `return redis.call('ZADD', KEYS[1], 1, ARGV[1])`, []string{line}, "1000 1 18 sidestep:mail:gonenobody")
+	err = errors.Join(err, lk.Release(r.ctx))
 
 	all, more := a.TryAcquireAll(r.ctx, "{z}1", "{z}2")
 	for _, lk := range all {
@@ -392,8 +409,8 @@ func (r *aclRun) worker() error {
 	take(aclKeys[aclHeld], 400) // some probes later its holder is gone
 	// All is done, and a sweep has forgotten all ids and all dead but one.
 	err3 := r.until("an empty queue", func(ctx context.Context) bool {
-		return r.admin.Exists(ctx, base+"ready", base+"delayed", base+"parked", base+"leased", base+"gone").Val() == 0 &&
-			r.admin.Exists(ctx, base+"dead").Val() == 1
+		there := func(key string) bool { return r.admin.Type(ctx, base+key).Val() != "none" }
+		return !slices.ContainsFunc([]string{"ready", "delayed", "parked", "leased", "gone"}, there) && there("dead")
 	})
 	stop()
 	return errors.Join(err, err2, err3, <-ran)
