@@ -305,7 +305,7 @@ var controls = []Control{
 	{
 		"grant-to-nobody", "who does not listen gets no grant", "lock/prelude.lua",
 		"      redis.call('DEL', KEYS[1])\n", "",
-		[]string{lockTable, lockWalks},
+		[]string{lockWalks, lockTable},
 	},
 	{
 		"join-again-at-the-tail", "who joins again keeps the place", "lock/prelude.lua",
