@@ -75,7 +75,7 @@ var push, pushone = compile("push"), compile("pushone")
 // Push accepts requests, at least one, at the tail of ready.
 func (q *Queue) Push(ctx context.Context, entries []Entry) ([]Code, error) {
 	if e := entries[0]; len(entries) == 1 && e.Lock == "" && e.MaxWait == 0 {
-		return codes(pushone.run(ctx, q, nil, e.ID, e.Body), 1)
+		return codes(q.accept(ctx, pushone, e.ID, e.Body), 1)
 	}
 	args := make([]any, 0, 4*len(entries))
 	for _, e := range entries {
@@ -321,10 +321,10 @@ func (q *Queue) Yield(ctx context.Context, feeder string) error {
 	return yield.run(ctx, q, nil, feeder).Err()
 }
 
-// ms is a duration in whole milliseconds, rounded up.
+// ms is a duration in whole milliseconds, rounded up as far as that is a duration.
 func ms(d time.Duration) int64 {
 	n := int64(d / time.Millisecond)
-	if d%time.Millisecond > 0 { // adding to d first would overflow
+	if d%time.Millisecond > 0 && n < maxMillis { // adding to d first would overflow
 		n++
 	}
 	return n
