@@ -8,7 +8,7 @@ LINT    ?= golangci-lint
 # each runs a command in every module.
 each = for m in $(MODULES); do echo "== $$m: $(1)"; (cd $$m && $(1)); done
 
-.PHONY: help test race lint vet fmt bench examples tidy check
+.PHONY: help test race lint vet fmt bench examples controls sim chaos tidy check
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +33,15 @@ bench: ## run the benchmarks
 
 examples: ## run the examples and compare their output
 	@$(call each,go test -run Example -count=1 ./...)
+
+controls: ## break the code one rule at a time; a test has to fail each time
+	@go run ./internal/controls
+
+sim: ## simulate 10,000 seeds in virtual time
+	go test ./internal/sim -run 'Sim$$' -seeds 10000 -timeout 30m -count=1 -v
+
+chaos: ## harm real processes and servers for two minutes, and account for all
+	@cd cmd/sidestep && go run . chaos
 
 tidy: ## tidy go.mod and go.sum
 	@$(call each,go mod tidy)
