@@ -3,8 +3,31 @@ package lock
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 )
+
+// sectionContext is the context of a section in Hold. A timer ends it with the
+// lease; but a process that was stopped runs on for a moment before its overdue
+// timers do, so Err looks at the clock itself.
+type sectionContext struct {
+	context.Context
+	cancel context.CancelCauseFunc
+	end    atomic.Pointer[time.Time] // of the lease
+}
+
+func (c *sectionContext) lasts(until time.Time) { c.end.Store(&until) }
+
+// Err implements context.Context.
+func (c *sectionContext) Err() error {
+	if err := c.Context.Err(); err != nil {
+		return err
+	}
+	if past(*c.end.Load()) {
+		c.cancel(ErrNotHeld)
+	}
+	return c.Context.Err()
+}
 
 // Hold runs fn while a watchdog extends the lease, every third of it, and then
 // releases the lock; also if fn panics, or if ctx has ended.
@@ -12,7 +35,9 @@ import (
 // The context given to fn ends when ctx does, and, with the cause [ErrNotHeld],
 // when the lock is lost: at the latest when the lease runs out by the local
 // clock, which needs no answer from Redis and is before anyone else can have the
-// lock. fn has to heed it; nothing else stops a function that has lost its lock.
+// lock. Its Err looks at that clock itself: it tells even a process that was
+// stopped meanwhile and whose timers have not caught up yet. fn has to heed it;
+// nothing else stops a function that has lost its lock.
 // It ends as well when Config.MaxHold is over.
 //
 // Hold returns fn's error. If the lock was lost before fn returned, the error
@@ -28,8 +53,9 @@ func (lk *Lock) Hold(ctx context.Context, fn func(ctx context.Context) error) (e
 		_ = lk.Release(ctx) // what it cannot release it has released in the background
 		return cutOff(ctx, "hold", &ls.keys)
 	}
-	held, cancel := context.WithCancelCause(ctx)
+	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	held := &sectionContext{Context: inner, cancel: cancel}
 
 	l.mu.Lock()
 	if ls.cur == lk && past(ls.deadline) {
@@ -40,6 +66,7 @@ func (lk *Lock) Hold(ctx context.Context, fn func(ctx context.Context) error) (e
 		l.unlock()
 		return err
 	}
+	held.lasts(ls.deadline)
 	lk.ctx, lk.cancel = held, cancel
 	if l.cfg.MaxHold > 0 {
 		ls.limit = time.Now().Add(l.cfg.MaxHold)

@@ -47,6 +47,9 @@ func past(t time.Time) bool { return until(t) <= 0 }
 func (ls *lease) extended(sent time.Time, d time.Duration) {
 	if t := validUntil(sent, d); t.After(ls.deadline) {
 		ls.deadline, ls.granted, ls.since = t, d, sent
+		if ls.cur != nil && ls.cur.ctx != nil {
+			ls.cur.ctx.lasts(t)
+		}
 	}
 	if ls.timer != nil {
 		ls.arm()

@@ -19,7 +19,7 @@ type Lock struct {
 	// Guarded by Locker.mu.
 	cause    error                   // why it was lost; nil: it was not
 	expires  time.Time               // once the section is over
-	ctx      context.Context         // of Hold
+	ctx      *sectionContext         // of Hold
 	cancel   context.CancelCauseFunc // of Hold
 	disowned bool                    // another may hold it now
 
