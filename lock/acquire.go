@@ -84,6 +84,9 @@ func (l *Locker) acquire(ctx context.Context, name string, b Backoff, plain bool
 		case w.err != nil:
 			return nil, w.err
 		default:
+			if held == nil && gaveUp { // the holder it was told of, in this process, has just left
+				held = &LockedError{Key: s.keys.lock, Owner: s.id.owner}
+			}
 			if held != nil {
 				l.hookRefused(ctx, held, began)
 			}
