@@ -36,3 +36,29 @@ func TestCloseEndsWorkersAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// A sweep ends those goroutines that nobody has needed since the last one, and not as
+// many as were idle then.
+func TestSweepSparesThoseInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(redistest.Mini(t), Config{})
+		spawn := func(n int, f func()) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			for range n {
+				l.spawn(f)
+			}
+		}
+		spawn(5, func() {})
+		time.Sleep(idleLinger * 3 / 2) // five idle at the first sweep
+		busy := make(chan struct{})
+		spawn(3, func() { <-busy })
+		time.Sleep(idleLinger) // the second one
+		close(busy)
+		synctest.Wait()
+		if l.workers.n != 3 || len(l.workers.idle) != 3 {
+			t.Errorf("%d goroutines, %d idle, want the three that were in use", l.workers.n, len(l.workers.idle))
+		}
+		l.Close()
+	})
+}
