@@ -31,7 +31,7 @@ var controls = []Control{
 	},
 	{
 		"gate-ignores-line", "the gate stops who comes while others stand in line", "internal/script/claim.lua",
-		"elseif oldest(s.lock) then", "elseif false then",
+		"elseif oldest(lock) then", "elseif false then",
 		[]string{scriptModel, queueWalks},
 	},
 	{
@@ -59,7 +59,7 @@ var controls = []Control{
 	},
 	{
 		"expiry-clears-turn", "a request whose lease ended keeps its turn", "internal/script/claim.lua",
-		"      call('LPUSH', ready, id)\n", "      call('LPUSH', ready, id)\n      call('HDEL', held, s.lock)\n", scripts("TestLeaseExpiryKeepsTurn"),
+		"        put(id, s)\n        call('LPUSH', ready, id)\n", "        put(id, s)\n        call('LPUSH', ready, id)\n        call('HDEL', held, s.lock)\n", scripts("TestLeaseExpiryKeepsTurn"),
 	},
 	{
 		"requeue-clears-turn", "a request that is handed back keeps its turn", "internal/script/requeue.lua",
@@ -118,7 +118,7 @@ var controls = []Control{
 	},
 	{
 		"ack-forgets", "an acknowledged request is remembered", "internal/script/prelude.lua",
-		"if #kept > 0 then call('ZADD', gone, unpack(kept)) end", "", scripts("TestPushAfterDoneStaysDone"),
+		"if k > 0 then call('ZADD', gone, unpack(kept)) end", "", scripts("TestPushAfterDoneStaysDone"),
 	},
 	{
 		"cancel-forgets", "a cancelled request is remembered", "internal/script/prelude.lua",
@@ -134,7 +134,7 @@ var controls = []Control{
 	},
 	{
 		"claim-by-body", "claim takes only what is ready", "internal/script/claim.lua",
-		"      if s and s.place == 'r' then\n        seen", "      if s then\n        seen", scripts("TestRescheduledIdSkippedInReady"),
+		"match(v, '^r[^|]*|(%d*)|(.*)$')", "match(v, '^%a[^|]*|(%d*)|(.*)$')", scripts("TestRescheduledIdSkippedInReady"),
 	},
 	{
 		"claim-eats-token", "a claim leaves a token if ready is not empty", "internal/script/claim.lua",
@@ -142,7 +142,61 @@ var controls = []Control{
 	},
 	{
 		"push-silently", "push pushes a token", "internal/script/push.lua",
-		"if call('LLEN', ready) > 0 then token() end\n", "", scripts("TestClaimLeavesToken"),
+		"if waiting > 0 or call('LLEN', ready) > 0 then token() end\n", "", scripts("TestClaimLeavesToken"),
+	},
+	{
+		"pushone-silently", "a push of one request pushes a token", "internal/script/pushone.lua",
+		"if waiting > 0 and call('LLEN', wake) == 0 then call('LPUSH', wake, '1') end\n", "",
+		[]string{scriptTable, scriptModel, queueWalks},
+	},
+	{
+		"pushone-two-tokens", "a push of one request leaves one token at most", "internal/script/pushone.lua",
+		"if waiting > 0 and call('LLEN', wake) == 0 then", "if waiting > 0 then",
+		[]string{scriptModel, queueWalks},
+	},
+	{
+		"pushone-again-silently", "a push of one that is sent again pushes a token", "internal/script/pushone.lua",
+		"waiting, code = call('LLEN', ready), 2", "waiting, code = 0, 2",
+		[]string{"internal/script:TestPushAgainLeavesToken", queueWalks},
+	},
+	{
+		"push-again-silently", "a push of several that is sent again pushes a token", "internal/script/push.lua",
+		"if waiting > 0 or call('LLEN', ready) > 0 then", "if waiting > 0 then",
+		[]string{"internal/script:TestPushAgainLeavesToken", queueWalks},
+	},
+	{
+		"pushone-by-body", "a finished request is remembered by a push of one", "internal/script/pushone.lua",
+		"if memory and tonumber(memory) > now or call(", "if call(", scripts("TestPushAfterDoneStaysDone"),
+	},
+	{
+		"pushone-remembers-for-ever", "a finished request is remembered for a while only", "internal/script/pushone.lua",
+		"if memory and tonumber(memory) > now or call(", "if memory or call(",
+		[]string{scriptTable, scriptModel},
+	},
+	{
+		"pushone-known", "a push of one leaves a known request alone", "internal/script/pushone.lua",
+		"call('HSETNX', state, id, string.format('r||%.0f', now)) == 0", "call('HSET', state, id, string.format('r||%.0f', now)) < 0",
+		[]string{scriptTable, scriptModel, queueWalks},
+	},
+	{
+		"push-known", "a push leaves a known request alone", "internal/script/push.lua",
+		"new = call('HSETNX', state, id, plain) == 1", "new = call('HSET', state, id, plain) >= 0",
+		[]string{scriptTable, scriptModel, queueWalks},
+	},
+	{
+		"accept-does-not-wait", "who asks for replicas waits for them", "internal/script/wait.go",
+		"	if q.wait.Replicas == 0 {", "	if q.wait.Replicas >= 0 {",
+		[]string{"listq:TestWaitForReplicas", "listq:TestWaitCountsWhatOthersWrote"},
+	},
+	{
+		"wait-without-a-write", "what an earlier call stored is waited for too", "internal/script/wait.go",
+		"		p.HIncrBy(ctx, q.keys.Meta(), \"waits\", 1)\n", "",
+		[]string{"listq:TestWaitAlwaysWrites"},
+	},
+	{
+		"wait-for-nobody", "too few replicas are an error", "internal/script/wait.go",
+		"case acked.Val() < int64(q.wait.Replicas):", "case acked.Val() < 0:",
+		[]string{"listq:TestWaitForReplicas", "listq:TestWaitCountsWhatOthersWrote"},
 	},
 	{
 		"head-silently", "what becomes due first pushes a token", "internal/script/prelude.lua",
@@ -269,7 +323,7 @@ var controls = []Control{
 	},
 	{
 		"release-keeps-entry", "release leaves the line", "lock/release.lua",
-		"if ARGV[3] ~= '' then redis.call('ZREM', KEYS[3], ARGV[3]) end\n", "",
+		"if ARGV[3] then call('ZREM', KEYS[3], ARGV[3]) end\n", "",
 		[]string{lockWalks, "lock:TestCancelledWaitLeavesTheLine"},
 	},
 	{
@@ -279,23 +333,63 @@ var controls = []Control{
 	},
 	{
 		"acquire-past-the-line", "a free lock goes to the first in line", "lock/acquire.lua",
-		"if entry == '' or redis.call('ZCARD', KEYS[3]) == 0 then", "if true then",
+		"if not entry or redis.call('ZCARD', KEYS[3]) == 0 then", "if true then",
 		[]string{lockTable, lockWalks},
 	},
 	{
-		"mint-after-write", "the fence is minted before the lock is written", "lock/acquire.lua",
-		"  local f = mint(k, margin)\n  redis.call('SET', KEYS[1], me, 'PX', lease)\n", "  redis.call('SET', KEYS[1], me, 'PX', lease)\n  local f = mint(k, margin)\n",
-		[]string{"lock:TestFaultOfTheFenceStrandsNothing"},
+		"trylock-past-the-line", "the shortcut too: a free lock goes to the first in line", "lock/trylock.lua",
+		"(not ARGV[5] or call('EXISTS', KEYS[3]) == 0)", "true",
+		[]string{lockTable, lockWalks},
+	},
+	{
+		"trylock-takes-held", "the shortcut takes a free lock only", "lock/trylock.lua",
+		"call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])", "call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])",
+		[]string{lockTable, lockWalks},
+	},
+	{
+		"trylock-refuses-itself", "the shortcut refuses only who does not hold the lock", "lock/trylock.lua",
+		"if held and held ~= ARGV[1] then", "if held then",
+		[]string{lockTable, "lock:TestLostReplyIsSentAgain"},
+	},
+	{
+		"trylock-fence-stays", "fences grow though the clock steps back, in the shortcut", "lock/trylock.lua",
+		"if last > n - k or math.floor", "if math.floor",
+		[]string{"lock:TestFenceGrowsThoughTheClockStepsBack", "lock:TestFenceIsKept"},
+	},
+	{
+		"trylock-fence-expires", "the fence outlives its period", "lock/trylock.lua",
+		" or math.floor(last / 1000 / margin) < math.floor(n / 1000 / margin) then", " then",
+		[]string{"lock:TestFenceIsKept"},
+	},
+	{
+		"trylock-no-undo", "a lock whose fence cannot be written is not taken", "lock/trylock.lua",
+		"    call('DEL', KEYS[1])\n", "",
+		[]string{"lock:TestFenceOfAnotherType", "lock:TestFaultOfTheFenceStrandsNothing"},
+	},
+	{
+		"unlock-any", "the shortcut of release compares the token", "lock/unlock.lua",
+		"if held == ARGV[1] then", "if held then",
+		[]string{lockTable, lockWalks},
+	},
+	{
+		"unlock-past-the-line", "a lock that is released goes to the first in line", "lock/unlock.lua",
+		"call('EXISTS', KEYS[3], KEYS[4] or KEYS[3]) == 0", "(not KEYS[4] or call('EXISTS', KEYS[4]) == 0)",
+		[]string{lockTable, lockWalks},
+	},
+	{
+		"unlock-past-the-parked", "a release reports the queues that registered", "lock/unlock.lua",
+		"call('EXISTS', KEYS[3], KEYS[4] or KEYS[3]) == 0", "call('EXISTS', KEYS[3]) == 0",
+		[]string{lockTable, "lock:TestLookAndReported", queueWalks},
 	},
 	{
 		"fence-from-clock", "fences grow though the clock steps back", "lock/prelude.lua",
 		"math.max((tonumber(redis.call('GET', key) or 0) or 0) + 1, clock) + k - 1", "clock + k - 1",
-		[]string{"lock:TestFenceGrowsThoughTheClockStepsBack"},
+		[]string{"lock:TestFencesOfAGrantGrow"},
 	},
 	{
 		"fence-from-counter", "fences grow though the data are lost", "lock/prelude.lua",
 		"or 0) + 1, clock) + k - 1", "or 0) + 1, 0) + k - 1",
-		[]string{"lock:TestFenceGrowsThroughAFlush"},
+		[]string{"lock:TestFencesOfAGrantGrow"},
 	},
 	{
 		"stale-block", "fences come from the block that was reserved", "lock/ticket.go",
@@ -354,8 +448,48 @@ var controls = []Control{
 	},
 	{
 		"release-with-context", "release does not end with its context", "lock/lock.go",
-		"d.run(detached(ctx))", "d.run(ctx)",
-		[]string{"lock:TestReleaseWithEndedContext"},
+		"context.WithTimeout(detached(ctx), connectTimeout)", "context.WithTimeout(ctx, connectTimeout)",
+		[]string{"lock:TestReleaseOutlivesItsContext"},
+	},
+	{
+		"release-behind-with-context", "nor does a release on another goroutine", "lock/lock.go",
+		"there.send(detached(ctx), false)", "there.send(ctx, false)",
+		[]string{"lock:TestReleaseOutlivesItsContext"},
+	},
+	{
+		"undo-reports-nothing", "a lock that is given back in the background tells the queues", "lock/locker.go",
+		"report: len(l.listeners()) > 0}", "report: false}",
+		[]string{"lock:TestGrantToOneWhoLeftReports"},
+	},
+	{
+		"undo-reports-to-nobody", "what nobody can be told of stays registered", "lock/locker.go",
+		"report: len(l.listeners()) > 0}", "report: true}",
+		[]string{"lock:TestGivenBackKeepsRegistrations"},
+	},
+	{
+		"workers-without-bound", "a bounded number of goroutines wait for work", "lock/workers.go",
+		"if l.closed || len(w.idle) == maxIdle {", "if l.closed {",
+		[]string{"lock:TestWorkers"},
+	},
+	{
+		"workers-for-ever", "goroutines without work end", "lock/workers.go",
+		"	w.end(w.spare)\n", "",
+		[]string{"lock:TestWorkers"},
+	},
+	{
+		"workers-ended-in-use", "goroutines that are needed now and then are kept", "lock/workers.go",
+		"		w.spare = min(w.spare, last)\n", "",
+		[]string{"lock:TestSweepSparesThoseInUse"},
+	},
+	{
+		"workers-rest-after-close", "no goroutine waits for work once the Locker is closed", "lock/workers.go",
+		"if l.closed || len(w.idle) == maxIdle {", "if len(w.idle) == maxIdle {",
+		[]string{"lock:TestCloseEndsWorkersAtOnce"},
+	},
+	{
+		"close-leaves-the-idle", "Close ends the goroutines that wait for work", "lock/locker.go",
+		"		l.workers.end(len(l.workers.idle))\n", "",
+		[]string{"lock:TestCloseEndsWorkersAtOnce"},
 	},
 	{
 		"hand-off-past-the-deadline", "a hand-off keeps the deadline", "lock/ticket.go",
@@ -384,7 +518,7 @@ var controls = []Control{
 	},
 	{
 		"report-twice", "a release takes the registrations away", "lock/release.lua",
-		"redis.call('DEL', KEYS[4])\n", "",
+		"call('DEL', KEYS[4])\n", "",
 		[]string{"lock:TestLookAndReported", queueWalks},
 	},
 	{
@@ -458,7 +592,7 @@ var controls = []Control{
 	},
 	{
 		"claimed-dropped", "what was claimed and cannot start is handed back", "listq/consume.go",
-		"			c.handBack(ctx, back)\n", "			_ = ctx\n",
+		"			c.handBack(ctx, batch)\n", "			_, _ = ctx, batch\n",
 		[]string{"listq:TestLostClaimHoldsMoreThanThereAreSlots", "listq:TestDrain"},
 	},
 	{
@@ -468,8 +602,58 @@ var controls = []Control{
 	},
 	{
 		"more-than-slots", "no more handlers run than there are slots", "listq/consume.go",
-		"		if n == 0 || d.left() <= 0", "		if d.left() <= 0",
+		"		case free > 0:\n			free--\n", "		case true:\n			free = max(free-1, 0)\n",
 		[]string{"listq:TestLostClaimHoldsMoreThanThereAreSlots"},
+	},
+	{
+		"ahead-impatient-late", "what waits for a slot goes back after a few milliseconds", "listq/ahead.go",
+		"waited < patience {\n		return nil, patience - waited", "waited < 200*patience {\n		return nil, 200*patience - waited",
+		[]string{"listq:TestClaimedAheadGoesBack"},
+	},
+	{
+		"ahead-unwatched", "somebody looks at how long a request has waited for a slot", "listq/consume.go",
+		"		if waiting == 0 && c.ahead.len() > 0 {", "		if waiting < 0 {",
+		[]string{"listq:TestClaimedAheadGoesBack"},
+	},
+	{
+		"ahead-not-paused", "who had to give back claims no more ahead for now", "listq/consume.go",
+		"			pace.paused = pace.paused || len(back) > 0\n", "",
+		[]string{"listq:TestClaimedAheadGoesBack"},
+	},
+	{
+		"ahead-kept-at-the-end", "a consumer that ends hands back what it claimed ahead", "listq/consume.go",
+		"	c.giveBack(c.ahead.close())\n", "	c.ahead.close()\n",
+		[]string{"listq:TestStopWithRequestsAhead"},
+	},
+	{
+		"ahead-of-the-slow", "nothing is claimed ahead of slow handlers", "listq/ahead.go",
+		"	case p.paused || mean > trips:\n		return 0\n", "	case p.paused:\n		return 0\n	case mean > trips:\n		return slots\n",
+		[]string{"listq:TestHowMuchIsClaimedAhead"},
+	},
+	{
+		"ahead-by-long-trips", "a long round trip is no reason to claim far ahead", "listq/ahead.go",
+		"trips := 2 * min(p.took, patience)", "trips := 2 * p.took",
+		[]string{"listq:TestHowMuchIsClaimedAhead"},
+	},
+	{
+		"ahead-suspects", "whose worker died is claimed for a free slot only", "listq/consume.go",
+		"		case d.Deliveries-d.Attempts-d.Deferrals > 1:", "		case false:",
+		[]string{"listq:TestSuspectsAreNotClaimedAhead"},
+	},
+	{
+		"ahead-of-suspects", "nobody stands behind whose worker died", "listq/consume.go",
+		"			calm = false\n", "",
+		[]string{"listq:TestSuspectsAreNotClaimedAhead"},
+	},
+	{
+		"ahead-past-its-lease", "a handler starts only while its request's lease runs", "listq/ahead.go",
+		"if len(a.waiting) == 0 || a.waiting[0].left() <= 0 {", "if len(a.waiting) == 0 {",
+		[]string{"listq:TestAheadLeaseRunsOut"},
+	},
+	{
+		"slot-kept-by-the-busy", "a slot goes to another queue that wants it", "listq/consume.go",
+		"	if c.place.wanted() {", "	if false {",
+		[]string{"listq:TestWantedSlotGoesToTheOther"},
 	},
 	{
 		"drain-counts", "a handler that the drain ended counts no attempt", "listq/consume.go",

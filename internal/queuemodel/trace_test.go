@@ -53,6 +53,7 @@ func TestTheScriptsDoWhatTheModelDoes(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		seen := map[string]int{}
 		steps, n := 0, 60
+		var pushes [2]int
 		switch {
 		case *long:
 			n = 2000
@@ -64,12 +65,16 @@ func TestTheScriptsDoWhatTheModelDoes(t *testing.T) {
 			p := newPlayer(t, rdb, walks[seed%uint64(len(walks))], seed)
 			steps += p.walk(rand.New(rand.NewPCG(seed, 1)), seen)
 			p.end()
+			pushes[0], pushes[1] = pushes[0]+p.pushes[0], pushes[1]+p.pushes[1]
 		}
 		t.Logf("%d walks, %d steps in %v: %v", n, steps, time.Since(began).Round(time.Millisecond), seen)
 		for _, x := range append(Scripts(), "try", "look", "release", "pop", "lose", "expire") {
 			if !slices.ContainsFunc(slices.Collect(maps.Keys(seen)), func(k string) bool { return strings.HasPrefix(k, x+" ") }) {
 				t.Errorf("%s was never played", x)
 			}
+		}
+		if pushes[0] == 0 || pushes[1] == 0 {
+			t.Errorf("requests without a lock were pushed by pushone and by push %v times, want both", pushes)
 		}
 	})
 }
@@ -78,6 +83,7 @@ func TestTheScriptsDoWhatTheModelDoes(t *testing.T) {
 func TestTheModelHasAllScripts(t *testing.T) {
 	left := []string{
 		"prelude", // what they share
+		"pushone", // push for one request, by the same rules: the walks play both
 		"extend",  // a lease has not ended: nothing to tell apart
 		"rearm",   // a probe's time; the walks play it
 		"yield",   // in the clock's model
@@ -118,6 +124,7 @@ type player struct {
 	leases map[[2]uint8]string  // the real token, by request and the model's token
 	late   func() error         // the command that runs once more
 	delay  time.Duration        // of what is delayed next: always sooner than all before
+	pushes [2]int               // of requests without a lock: by pushone, by push
 	window time.Duration        // for which finished requests are remembered
 	ctx    context.Context
 }
@@ -334,12 +341,22 @@ func (p *player) command(c *Call) func() (applied bool, err error) {
 			e.Lock = name(k)
 		}
 	}
+	if e.Lock == "" { // pushone takes it if it is alone
+		e.MaxWait = 0
+	}
+	entries := []lua.Entry{e}
+	if e.Lock == "" && p.seed/uint64(len(walks))%2 == 1 {
+		entries = append(entries, e) // which changes nothing
+	}
 	delay := p.sooner()
 	done := func(code lua.Code, err error) (bool, error) { return code == lua.Done, err }
 	switch c.Script {
 	case "push":
 		return func() (bool, error) {
-			codes, err := p.q.Push(p.ctx, []lua.Entry{e})
+			if e.Lock == "" {
+				p.pushes[len(entries)-1]++
+			}
+			codes, err := p.q.Push(p.ctx, entries)
 			return err == nil && codes[0] == lua.Done, err
 		}
 	case "schedule":
