@@ -110,6 +110,7 @@ func TestQuorum(t *testing.T) {
 		if lk2.Fence() <= lk.Fence() {
 			t.Errorf("fence %d after %d", lk2.Fence(), lk.Fence())
 		}
+		waitFor(t, func() bool { return countKeys(nodes, "x") == len(nodes) }) // no vote is under way any more
 		if was, err := a.Revoke(ctx, "x"); !was || err != nil {
 			t.Errorf("Revoke = %v, %v", was, err)
 		}
