@@ -75,7 +75,7 @@ func ExampleLock_Hold() {
 	defer rdb.Close()
 	ctx := context.Background()
 
-	l := lock.New(rdb, lock.Config{TTL: 300 * time.Millisecond})
+	l := lock.New(rdb, lock.Config{TTL: time.Second})
 	defer l.Close()
 
 	lk, err := l.TryAcquire(ctx, "report")
@@ -87,7 +87,7 @@ func ExampleLock_Hold() {
 		select {
 		case <-ctx.Done(): // the lock is lost, or the caller wants to stop
 			return context.Cause(ctx)
-		case <-time.After(time.Second): // longer than the TTL
+		case <-time.After(1500 * time.Millisecond): // longer than the TTL
 			return nil
 		}
 	})
