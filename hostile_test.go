@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,9 +106,9 @@ func TestWrongTypeInQueueKeys(t *testing.T) {
 				if _, err := task.Enqueue(ctx, 3); err != nil {
 					t.Errorf("%s at %q: when it is gone, Enqueue = %v", what, key, err)
 				}
+				// One that was claimed before may run after it.
 				eventually(t, fmt.Sprintf("%s at %q: when it is gone, the request runs", what, key), func() bool {
-					vs := ran.values()
-					return len(vs) > 0 && vs[len(vs)-1] == 3
+					return slices.Contains(ran.values(), 3)
 				})
 				stop()
 				if err := <-done; err != nil {
