@@ -106,6 +106,43 @@ func TestClaimedAheadGoesBack(t *testing.T) {
 	})
 }
 
+// Who had to give back what it claimed ahead claims no more ahead until a slot was
+// free: else it would take the same requests again, and keep them from others.
+func TestWhatWentBackStaysBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		q := listq.New(rdb, "q", listq.Config{})
+		const workers = 4
+		many(t, q, 1000)
+		var ran atomic.Int64
+		stuck, release := make(chan struct{}), make(chan struct{})
+		consume(t, q, listq.ConsumeConfig{Workers: workers}, func(context.Context, *listq.Delivery) error {
+			switch i := ran.Add(1); {
+			case i == 300:
+				close(stuck)
+				fallthrough
+			case i > 300:
+				<-release
+			}
+			return nil
+		})
+		defer close(release)
+		<-stuck
+		synctest.Wait()
+		if s := stats(t, q); s.Leased <= workers {
+			t.Fatalf("%d requests are leased to %d workers: nothing was claimed ahead, which this test is about", s.Leased, workers)
+		}
+		time.Sleep(6 * time.Millisecond)
+		for range 10 {
+			synctest.Wait()
+			if s := stats(t, q); s.Leased != workers {
+				t.Fatalf("%d requests are leased to %d stuck workers after the others went back", s.Leased, workers)
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	})
+}
+
 // Nothing is claimed ahead of handlers that are not quick, by the measure of a
 // round trip or, where those are long, of a few milliseconds.
 func TestHowMuchIsClaimedAhead(t *testing.T) {

@@ -618,7 +618,7 @@ var controls = []Control{
 	{
 		"ahead-not-paused", "who had to give back claims no more ahead for now", "listq/consume.go",
 		"			pace.paused = pace.paused || len(back) > 0\n", "",
-		[]string{"listq:TestClaimedAheadGoesBack"},
+		[]string{"listq:TestWhatWentBackStaysBack"},
 	},
 	{
 		"ahead-kept-at-the-end", "a consumer that ends hands back what it claimed ahead", "listq/consume.go",
