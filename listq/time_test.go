@@ -314,6 +314,7 @@ func TestLostLeaseEndsTheContext(t *testing.T) {
 				if took := time.Since(begun); took > 3*time.Second || took < 2900*time.Millisecond {
 					t.Errorf("the context ended after %v, want 3s, the lease", took)
 				}
+				synctest.Wait() // the context ends first
 				if stale.Load() != 1 {
 					t.Errorf("Stale was called %d times, want once", stale.Load())
 				}
