@@ -76,13 +76,7 @@ func (lk *Lock) Hold(ctx context.Context, fn func(ctx context.Context) error) (e
 	l.unlock()
 
 	defer func() {
-		l.mu.Lock()
-		if ls.cur == lk {
-			ls.check() // its timer may be late
-		}
-		lost := lk.cause
-		l.unlock()
-		switch rel := lk.Release(ctx); {
+		switch lost, rel := lk.release(ctx, true); {
 		case lost != nil:
 			err = errors.Join(err, lost)
 		case errors.Is(rel, ErrNotHeld):

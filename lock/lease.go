@@ -23,6 +23,7 @@ type lease struct {
 	cur      *Lock         // the section inside; nil: none
 	over     bool          // released, lost or given up: never to be extended again
 	timer    *time.Timer   // at deadline or limit, if somebody needs to know
+	armed    time.Time     // for when timer runs; zero: it does not
 	watch    watch
 }
 
@@ -35,8 +36,9 @@ func validUntil(sent time.Time, d time.Duration) time.Time { return sent.Add(d -
 
 // until is how long it is to t, by the clock that says less: the monotonic one
 // stands still while the machine sleeps, and the wall clock may be set back.
-func until(t time.Time) time.Duration {
-	now := time.Now()
+func until(t time.Time) time.Duration { return between(time.Now(), t) }
+
+func between(now, t time.Time) time.Duration {
 	return min(t.Sub(now), t.Round(0).Sub(now.Round(0)))
 }
 
@@ -58,30 +60,33 @@ func (ls *lease) extended(sent time.Time, d time.Duration) {
 
 // arm makes sure that the end of the lease is noticed at once.
 func (ls *lease) arm() {
-	d := until(ls.deadline)
-	if !ls.limit.IsZero() {
-		d = min(d, until(ls.limit))
+	at := ls.deadline
+	if !ls.limit.IsZero() && ls.limit.Before(at) {
+		at = ls.limit
 	}
-	if ls.timer == nil {
-		ls.timer = time.AfterFunc(d, ls.ring)
-		return
+	switch {
+	case ls.timer == nil:
+		ls.timer = time.AfterFunc(until(at), ls.ring)
+	case !ls.armed.Equal(at):
+		ls.timer.Reset(until(at))
 	}
-	ls.timer.Reset(d)
+	ls.armed = at
 }
 
 func (ls *lease) ring() {
 	ls.l.mu.Lock()
-	ls.check()
+	ls.armed = time.Time{}
+	ls.check(time.Now())
 	ls.l.unlock()
 }
 
 // check ends the lease if its time has come.
-func (ls *lease) check() {
+func (ls *lease) check(now time.Time) {
 	switch {
 	case ls.over || ls.cur == nil:
-	case !ls.limit.IsZero() && past(ls.limit):
+	case !ls.limit.IsZero() && between(now, ls.limit) <= 0:
 		ls.lapse(errMaxHold)
-	case past(ls.deadline):
+	case between(now, ls.deadline) <= 0:
 		ls.lapse(ErrNotHeld)
 	case ls.timer != nil:
 		ls.arm()
@@ -95,6 +100,7 @@ func (ls *lease) end() {
 	ls.l.dog.remove(ls)
 	if ls.timer != nil {
 		ls.timer.Stop()
+		ls.armed = time.Time{}
 	}
 }
 

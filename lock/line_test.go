@@ -133,6 +133,32 @@ func TestMaxHold(t *testing.T) {
 	})
 }
 
+// A section that the lock was handed to has its own MaxHold, which may end before
+// what the timer ran for until then.
+func TestMaxHoldOfASectionHandedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLocker(t, redistest.Mini(t), lock.Config{TTL: 10 * time.Second, MaxHold: 2 * time.Second})
+		first, err := l.Acquire(t.Context(), "x", nil) // without Hold, and its limit
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan time.Duration, 1)
+		go func() {
+			_ = l.Do(t.Context(), "x", nil, func(ctx context.Context, _ *lock.Lock) error {
+				began := time.Now()
+				<-ctx.Done()
+				ended <- time.Since(began)
+				return nil
+			})
+		}()
+		synctest.Wait()
+		release(t, first)
+		if d := <-ended; d != 2*time.Second {
+			t.Errorf("the context ended after %v, want 2s", d)
+		}
+	})
+}
+
 func TestHoldReleasesWhateverHappens(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		l := newLocker(t, rdb, lock.Config{})

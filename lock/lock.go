@@ -139,22 +139,35 @@ func (lk *Lock) Release(ctx context.Context) error {
 	if lk == nil {
 		return nil
 	}
+	_, err := lk.release(ctx, false)
+	return err
+}
+
+// release is Release. Of a section in Hold it first sees to the end of the lease,
+// whose timer may be late. lost is why the lock was lost before; nil: it was not.
+func (lk *Lock) release(ctx context.Context, held bool) (lost, err error) {
 	lk.releasing.Lock()
 	defer lk.releasing.Unlock()
-	if lk.released {
-		return lk.outcome
-	}
 	ls, l := lk.ls, lk.ls.l
 	l.mu.Lock()
+	now := time.Now()
+	if held && ls.cur == lk {
+		ls.check(now)
+	}
+	lost = lk.cause
+	if lk.released {
+		l.unlock()
+		return lost, lk.outcome
+	}
 	covered := false
 	if ls.cur == lk {
 		lk.expires = ls.deadline
-		covered = !past(ls.deadline)
+		covered = between(now, ls.deadline) > 0
 		lk.hookReleased(ctx)
-		if ls.tk != nil && ls.tk.slot.handOn(ls.tk) {
+		if ls.tk != nil && ls.tk.slot.handOn(ls.tk, now) {
 			lk.released = true
 			l.unlock()
-			return nil
+			return lost, nil
 		}
 		ls.cur = nil
 		ls.end()
@@ -164,24 +177,24 @@ func (lk *Lock) Release(ctx context.Context) error {
 	} else if lk.disowned {
 		lk.released = true
 		l.unlock()
-		return nil
+		return lost, nil
 	} else if lk.cause != nil {
 		if l.cfg.LapseDelay > 0 {
 			l.giveBack(ls) // its holder has come to an end after all
 		}
 		lk.released, lk.outcome = true, lk.notHeld("release")
 		l.unlock()
-		return lk.outcome
+		return lost, lk.outcome
 	} else {
-		covered = !past(lk.expires) // an earlier Release got no answer
+		covered = between(now, lk.expires) > 0 // an earlier Release got no answer
 	}
 	d := departure{ls: ls}
 	l.unlock()
 	if !d.leave(ctx) {
-		return &UnavailableError{Op: "release", Key: ls.keys.lock, Sent: true, Err: context.DeadlineExceeded}
+		return lost, &UnavailableError{Op: "release", Key: ls.keys.lock, Sent: true, Err: context.DeadlineExceeded}
 	}
 	if d.err != nil {
-		return unavailable("release", ls.keys.lock, d.err)
+		return lost, unavailable("release", ls.keys.lock, d.err)
 	}
 	lk.released = true
 	lk.reported = d.reply.queues
@@ -191,7 +204,7 @@ func (lk *Lock) Release(ctx context.Context) error {
 		lk.outcome = lk.notHeld("release")
 		l.unlock()
 	}
-	return lk.outcome
+	return lost, lk.outcome
 }
 
 // departure is the release of a section that its holder waits for.

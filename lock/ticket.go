@@ -312,20 +312,21 @@ func (s *slot) enter(last int64) {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	tk.next, tk.last, tk.turn = last-tk.block+1, last, time.Now()
+	now := time.Now()
+	tk.next, tk.last, tk.turn = last-tk.block+1, last, now
 	s.state = held
-	s.admit()
+	s.admit(now)
 	for _, w := range s.fifo {
 		w.ask()
 	}
 }
 
 // admit lets the first of the process's own line in.
-func (s *slot) admit() {
+func (s *slot) admit(now time.Time) {
 	tk, w := s.tk, s.fifo[0]
 	s.fifo[0] = nil
 	s.fifo = s.fifo[1:]
-	lk := &Lock{ls: &tk.lease, name: s.id.name, fence: tk.next, began: time.Now()}
+	lk := &Lock{ls: &tk.lease, name: s.id.name, fence: tk.next, began: now}
 	tk.next++
 	tk.cur, tk.ttl, tk.limit = lk, w.ttl, time.Time{}
 	if len(s.fifo) > 0 || tk.timer != nil {
@@ -337,18 +338,18 @@ func (s *slot) admit() {
 
 // handOn ends a section by letting the next one in, if the turn's bounds and the
 // lease allow it.
-func (s *slot) handOn(tk *ticket) bool {
+func (s *slot) handOn(tk *ticket, now time.Time) bool {
 	if s.tk != tk || s.state != held || len(s.fifo) == 0 || tk.next > tk.last || s.l.closed {
 		return false
 	}
-	if time.Since(tk.turn) >= s.l.cfg.TurnTime || past(tk.deadline) {
+	if now.Sub(tk.turn) >= s.l.cfg.TurnTime || between(now, tk.deadline) <= 0 {
 		return false
 	}
-	if w := s.fifo[0]; w.plain && until(tk.deadline) < w.ttl/2 {
+	if w := s.fifo[0]; w.plain && between(now, tk.deadline) < w.ttl/2 {
 		return false
 	}
 	s.l.dog.remove(&tk.lease)
-	s.admit()
+	s.admit(now)
 	return true
 }
 

@@ -99,7 +99,8 @@ func (d *watchdog) run(l *Locker) {
 		// machine slept: leases may have run out without their timers.
 		if now.Round(0).Sub(last.Round(0))-now.Sub(last) > 50*time.Millisecond {
 			for _, ls := range append([]*lease(nil), d.leases...) {
-				ls.check()
+				ls.armed = time.Time{} // its timer counts by the clock that stood still
+				ls.check(now)
 			}
 		}
 		last = now

@@ -307,6 +307,11 @@ var controls = []Control{
 		[]string{"lock:TestLostLockEndsContextInTime"},
 	},
 	{
+		"timer-not-moved", "the timer of a section runs for its own end", "lock/lease.go",
+		"	case !ls.armed.Equal(at):\n", "	case ls.armed.IsZero():\n",
+		[]string{"lock:TestMaxHoldOfASectionHandedOn"},
+	},
+	{
 		"stay-behind-lapsed", "waiters leave a lapsed holder behind", "lock/lease.go",
 		"		ls.tk.slot.ended(ls.tk)\n", "",
 		[]string{"lock:TestLapsedHolderIsLeftBehind"},
@@ -393,7 +398,7 @@ var controls = []Control{
 	},
 	{
 		"stale-block", "fences come from the block that was reserved", "lock/ticket.go",
-		"tk.next, tk.last, tk.turn = last-tk.block+1, last, time.Now()", "tk.next, tk.last, tk.turn = last, last+tk.block-1, time.Now()",
+		"tk.next, tk.last, tk.turn = last-tk.block+1, last, now", "tk.next, tk.last, tk.turn = last, last+tk.block-1, now",
 		[]string{"lock:TestFencesOfATurnAreItsOwn"},
 	},
 	{
@@ -493,7 +498,7 @@ var controls = []Control{
 	},
 	{
 		"hand-off-past-the-deadline", "a hand-off keeps the deadline", "lock/ticket.go",
-		"s.l.cfg.TurnTime || past(tk.deadline) {", "s.l.cfg.TurnTime {",
+		"s.l.cfg.TurnTime || between(now, tk.deadline) <= 0 {", "s.l.cfg.TurnTime {",
 		[]string{"lock:TestNoHandOffPastTheDeadline"},
 	},
 	{
@@ -503,7 +508,7 @@ var controls = []Control{
 	},
 	{
 		"turn-without-time", "a turn ends with its time", "lock/ticket.go",
-		"if time.Since(tk.turn) >= s.l.cfg.TurnTime || past", "if past",
+		"if now.Sub(tk.turn) >= s.l.cfg.TurnTime || between", "if between",
 		[]string{"lock:TestTurnEndsWithItsTime"},
 	},
 	{
