@@ -444,3 +444,23 @@ func TestDeferredRequestsRunInOrder(t *testing.T) {
 		}
 	})
 }
+
+// A request in line for a lock runs as soon as an operator takes the lock away.
+func TestRevokeLetsTheLineGoOn(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		d := newDeferring(t, rdb, "q")
+		start(t, d.queue)
+		s := enter(t, newAcquirer(t, rdb, sidestep.Config{}), "k")
+		began := time.Now()
+		deferred(t, d.task, 1, sidestep.Defer(time.Hour))
+		if was, err := d.acq.Locker().Revoke(t.Context(), "k"); !was || err != nil {
+			t.Fatalf("Revoke = %v, %v", was, err)
+		}
+		d.ran.wait(t, 1)
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the request ran after %v", took)
+		}
+		s.end()
+		<-s.done
+	})
+}

@@ -373,6 +373,69 @@ func TestRevoke(t *testing.T) {
 	})
 }
 
+// A lock that is free after a revoke is told to the queues that had registered; one
+// that went to a waiter is not, and the registration stays.
+func TestRevokeTellsQueues(t *testing.T) {
+	test := func(t *testing.T, holder, operator *lock.Locker) {
+		freed := make(chan []string, 1)
+		operator.OnFreed(func(name string, queues []string) { freed <- append(queues, name) })
+		take(t, holder, "x")
+		if _, held, err := holder.Look(t.Context(), "x", "q"); !held || err != nil {
+			t.Fatalf("Look = %v, %v", held, err)
+		}
+		if was, err := operator.Revoke(t.Context(), "x"); !was || err != nil {
+			t.Fatalf("Revoke = %v, %v", was, err)
+		}
+		if got := <-freed; !slices.Equal(got, []string{"q", "x"}) {
+			t.Errorf("told of %v, want q and x", got)
+		}
+	}
+	t.Run("one node", func(t *testing.T) {
+		redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+			a, b := newLocker(t, rdb, lock.Config{}), newLocker(t, rdb, lock.Config{})
+			test(t, a, b)
+			take(t, a, "x")
+			b.OnFreed(func(string, []string) { t.Error("told again, though nobody had registered again") })
+			if was, err := b.Revoke(t.Context(), "x"); !was || err != nil {
+				t.Errorf("Revoke = %v, %v", was, err)
+			}
+			b.Close() // which waits for what it tells
+		})
+	})
+	t.Run("quorum", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var nodes []redis.UniversalClient
+			for range 3 {
+				nodes = append(nodes, redistest.Mini(t))
+			}
+			a, b := lock.NewQuorum(nodes, lock.Config{}), lock.NewQuorum(nodes, lock.Config{})
+			defer a.Close()
+			defer b.Close()
+			test(t, a, b)
+		})
+	})
+	t.Run("a waiter has it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			rdb := redistest.Mini(t)
+			a, b := newLocker(t, rdb, lock.Config{}), newLocker(t, rdb, lock.Config{})
+			b.OnFreed(func(string, []string) { t.Error("the lock is not free, and the queues were told") })
+			take(t, a, "x")
+			got := make(chan *lock.Lock)
+			go func() { lk, _ := b.Acquire(t.Context(), "x", nil); got <- lk }()
+			time.Sleep(time.Millisecond)
+			a.Look(t.Context(), "x", "q")
+			if was, err := b.Revoke(t.Context(), "x"); !was || err != nil {
+				t.Fatalf("Revoke = %v, %v", was, err)
+			}
+			lk := <-got
+			release(t, lk)
+			if !slices.Equal(lk.Reported(), []string{"q"}) {
+				t.Errorf("the waiter's release reported %v, want q", lk.Reported())
+			}
+		})
+	})
+}
+
 func TestLookAndReported(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		ctx := t.Context()

@@ -169,17 +169,23 @@ func (l *Locker) undo(k keys, value, entry string) {
 		r, err = l.node.release(context.Background(), &k, &a)
 		return err
 	})
-	if len(r.queues) == 0 {
+	l.report(&k, r.queues)
+}
+
+// report tells those who listen of queues whose lock was freed.
+func (l *Locker) report(k *keys, queues []string) {
+	if len(queues) == 0 {
 		return
 	}
 	for _, fn := range l.listeners() {
-		fn(strings.TrimPrefix(k.lock, l.cfg.Prefix), r.queues)
+		fn(strings.TrimPrefix(k.lock, l.cfg.Prefix), queues)
 	}
 }
 
 // OnFreed has fn called when a command that no [Lock.Release] stands for has
 // freed a lock with which delay queues were registered, as [Lock.Reported] has
-// it for a Release: one that went to a waiter who had just given up, for example.
+// it for a Release: a [Locker.Revoke], or what gives back a lock that went to a
+// waiter who had just given up.
 // Until there is such a function, the registrations stay for the next release.
 //
 // fn gets the lock's name. It runs on a goroutine of the Locker, which Close
@@ -281,8 +287,9 @@ func (l *Locker) Inspect(ctx context.Context, name string) (State, error) {
 // Revoke takes a lock from whoever holds it and gives it to the first in line,
 // if there is one. It is for operators: the holder learns of it only when it
 // next extends, and until then believes that it holds the lock; what keeps its
-// writes out is the fence, which is higher for the next holder. Revoke reports
-// false if nobody held the lock.
+// writes out is the fence, which is higher for the next holder. Queues that had
+// registered for the lock are told if it is free then (see [Locker.OnFreed]). Revoke
+// reports false if nobody held the lock.
 //
 // A key that another program keeps under the same name is deleted if it is a
 // string, so revoke names that you know.
@@ -291,15 +298,20 @@ func (l *Locker) Revoke(ctx context.Context, name string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	var was bool
+	var r releaseReply
 	err = l.ask(ctx, "revoke", &k, func(ctx context.Context) (err error) {
-		was, err = l.node.revoke(ctx, &k, l.cfg.FenceMargin)
+		r, err = l.node.revoke(ctx, &k, l.cfg.FenceMargin, len(l.listeners()) > 0)
+		if queues := r.queues; len(queues) > 0 {
+			l.mu.Lock()
+			l.spawn(func() { l.report(&k, queues) })
+			l.mu.Unlock()
+		}
 		return err
 	})
 	if err != nil {
 		return false, err
 	}
-	return was, nil
+	return r.released, nil
 }
 
 // lookFloor is the least lease that a registration reckons with: its holder may

@@ -215,15 +215,19 @@ func (q *quorum) release(ctx context.Context, k *keys, a *releaseArgs) (releaseR
 	if ours < q.majority && len(votes)-not >= q.majority {
 		return releaseReply{}, q.short(failures(votes))
 	}
-	reply := releaseReply{released: ours >= q.majority}
+	return releaseReply{released: ours >= q.majority, queues: reported(votes)}, nil
+}
+
+// reported returns the queues that any node reports.
+func reported(votes []vote[releaseReply]) (queues []string) {
 	for _, v := range votes {
 		for _, name := range v.reply.queues {
-			if !slices.Contains(reply.queues, name) {
-				reply.queues = append(reply.queues, name)
+			if !slices.Contains(queues, name) {
+				queues = append(queues, name)
 			}
 		}
 	}
-	return reply, nil
+	return queues
 }
 
 func (q *quorum) extend(ctx context.Context, k *keys, a *extendArgs) (bool, error) {
@@ -305,18 +309,19 @@ func (q *quorum) adopt(ctx context.Context, k *keys, a *adoptArgs) (bool, error)
 	return ok, err
 }
 
-func (q *quorum) revoke(ctx context.Context, k *keys, margin time.Duration) (bool, error) {
-	r := newRound(q, "", func(i int) (bool, error) { return q.nodes[i].revoke(ctx, k, margin) })
+func (q *quorum) revoke(ctx context.Context, k *keys, margin time.Duration, report bool) (releaseReply, error) {
+	r := newRound(q, "", func(i int) (releaseReply, error) { return q.nodes[i].revoke(ctx, k, margin, report) })
+	was := func(r releaseReply) bool { return r.released }
 	// An acquire may be under way to a node that says nobody held it.
-	votes := r.until(q.l.cfg.NodeTimeout, func(votes []vote[bool]) bool {
-		was, _ := count(votes, isTrue)
-		return was >= q.majority
+	votes := r.until(q.l.cfg.NodeTimeout, func(votes []vote[releaseReply]) bool {
+		n, _ := count(votes, was)
+		return n >= q.majority
 	})
 	if bad := failures(votes); len(bad) > len(votes)-q.majority {
-		return false, q.short(bad)
+		return releaseReply{}, q.short(bad)
 	}
-	was, _ := count(votes, isTrue)
-	return was > 0, nil
+	n, _ := count(votes, was)
+	return releaseReply{released: n > 0, queues: reported(votes)}, nil
 }
 
 func (q *quorum) look(ctx context.Context, k *keys, queue string, floor time.Duration) (lookReply, error) {

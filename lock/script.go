@@ -103,7 +103,7 @@ type node interface {
 	extend(ctx context.Context, k *keys, a *extendArgs) (held bool, err error)
 	extendAll(ctx context.Context, batch []extendItem) // sets held and err of each
 	release(ctx context.Context, k *keys, a *releaseArgs) (releaseReply, error)
-	revoke(ctx context.Context, k *keys, margin time.Duration) (bool, error)
+	revoke(ctx context.Context, k *keys, margin time.Duration, report bool) (releaseReply, error)
 	look(ctx context.Context, k *keys, queue string, floor time.Duration) (lookReply, error)
 	inspect(ctx context.Context, k *keys) (inspectReply, error)
 }
@@ -346,7 +346,7 @@ type releaseArgs struct {
 }
 
 type releaseReply struct {
-	released bool     // false: the lock was not ours
+	released bool     // false: the lock was not ours; of a revoke, nobody's
 	granted  bool     // it went to someone in line
 	queues   []string // reported
 }
@@ -366,25 +366,30 @@ func (n *single) release(ctx context.Context, k *keys, a *releaseArgs) (releaseR
 	if err != nil {
 		return releaseReply{}, err
 	}
+	return released("release", v)
+}
+
+func (n *single) revoke(ctx context.Context, k *keys, margin time.Duration, report bool) (releaseReply, error) {
+	args := []any{2: "3", 3: k.lock, 4: k.fence, 5: k.line}
+	if report {
+		args[2] = "4"
+		args = append(args, k.parked)
+	}
+	v, err := n.run(ctx, n.scripts.revoke, append(args, margin.Milliseconds()))
+	if err != nil {
+		return releaseReply{}, err
+	}
+	return released("revoke", v)
+}
+
+func released(op string, v any) (releaseReply, error) {
 	switch v := v.(type) {
 	case int64:
 		return releaseReply{released: v > 0, granted: v == 2}, nil
 	case []any:
 		return releaseReply{released: true, queues: texts(v)}, nil
 	}
-	return releaseReply{}, errReply("release", v)
-}
-
-func (n *single) revoke(ctx context.Context, k *keys, margin time.Duration) (bool, error) {
-	v, err := n.run(ctx, n.scripts.revoke, []any{2: "3", 3: k.lock, 4: k.fence, 5: k.line, 6: margin.Milliseconds()})
-	if err != nil {
-		return false, err
-	}
-	was, ok := v.(int64)
-	if !ok {
-		return false, errReply("revoke", v)
-	}
-	return was == 1, nil
+	return releaseReply{}, errReply(op, v)
 }
 
 type lookReply struct {

@@ -312,6 +312,11 @@ var controls = []Control{
 		[]string{"lock:TestMaxHoldOfASectionHandedOn"},
 	},
 	{
+		"revoke-tells-nobody", "a revoke that frees a lock tells the queues that wait for it", "lock/revoke.lua",
+		"if not KEYS[4] then return 1 end", "if true then return 1 end",
+		[]string{"lock:TestRevokeTellsQueues", ".:TestRevokeLetsTheLineGoOn"},
+	},
+	{
 		"stay-behind-lapsed", "waiters leave a lapsed holder behind", "lock/lease.go",
 		"		ls.tk.slot.ended(ls.tk)\n", "",
 		[]string{"lock:TestLapsedHolderIsLeftBehind"},
