@@ -42,11 +42,7 @@ type lockPeer struct {
 }
 
 var (
-	sidestepLock  = lockPeer{name: "sidestep", open: openSidestep(lock.Config{TTL: ttl})}
-	sidestepPipes = lockPeer{
-		name: "sidestep, pipelined", note: "on go-redis's AutoPipeline, which sends what several goroutines ask for at once in one go",
-		open: openSidestepPipes,
-	}
+	sidestepLock = lockPeer{name: "sidestep", open: openSidestep(lock.Config{TTL: ttl})}
 	// With turns as long as the process has goroutines in line, the order is
 	// that of arrival among all, and a turn costs two commands.
 	sidestepTurn4 = lockPeer{
@@ -85,15 +81,6 @@ func openSidestep(cfg lock.Config) func(string, *wire) (lockKit, error) {
 		rdb := newClient(addr, w)
 		return &sidestepKit{rdb, lock.New(rdb, cfg)}, nil
 	}
-}
-
-func openSidestepPipes(addr string, w *wire) (lockKit, error) {
-	rdb := newClient(addr, w)
-	pipes, err := rdb.AutoPipeline() // closed with rdb
-	if err != nil {
-		return nil, err
-	}
-	return &sidestepKit{rdb, lock.New(pipes, lock.Config{TTL: ttl})}, nil
 }
 
 func (k *sidestepKit) try(ctx context.Context, name string) (unlocker, error) {

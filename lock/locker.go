@@ -56,10 +56,9 @@ type Locker struct {
 // Sentinel set, or of a Cluster. Nothing is sent and nothing started before it
 // is needed. The caller closes the Locker, before rdb.
 //
-// rdb may be an AutoPipeliner of go-redis, which sends in one go what several
-// goroutines ask for in the same moment: more locks per second where many are
-// taken at once, a slower one where a goroutine is alone. go-redis calls it
-// experimental.
+// To one server, what several goroutines ask for at once goes in one pipeline
+// when it would have to wait anyway; hooks of rdb see those commands as one. A
+// goroutine that is alone sends each command by itself, and at once.
 //
 // New panics if rdb is nil or is a Cluster client that sends commands to
 // replicas (ReadOnly, RouteByLatency, RouteRandomly), and if a value of cfg is

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/batch"
 )
 
 var (
@@ -117,12 +119,18 @@ type single struct {
 	delay   time.Duration // by which a key outlives the lease
 	timeout time.Duration // how long a client of one server waits for an answer; 0: not known, or for ever
 	repeats bool          // whether that client sends commands again
+
+	room *batch.Room[*redis.Cmd] // where commands for one server meet; nil: several, or a client that sees to it itself
 }
+
+// maxBatch is how many commands are sent at once.
+const maxBatch = 128
 
 func newSingle(rdb redis.UniversalClient, s *scripts, delay time.Duration) *single {
 	n := &single{rdb: rdb, sharded: true, scripts: s, delay: delay}
 	if c, ok := rdb.(*redis.Client); ok {
 		n.sharded, n.timeout, n.repeats = false, c.Options().ReadTimeout, c.Options().MaxRetries > 0
+		n.room = batch.New(n.together, func(*redis.Cmd) int { return 1 }, maxBatch, c.Options().ContextTimeoutEnabled)
 	}
 	return n
 }
@@ -137,21 +145,75 @@ func (n *single) run(ctx context.Context, s *script, args []any) (any, error) {
 	return n.send(ctx, s, args, false)
 }
 
-// send is run, unless it is to be sent once: then go-redis does not repeat it.
+// send is run, unless it is to be sent once: then it is not repeated.
 func (n *single) send(ctx context.Context, s *script, args []any, once bool) (any, error) {
 	args[0], args[1] = "evalsha", s.sha
 	cmd := redis.NewCmd(ctx, args...)
-	var err error
-	if once {
-		err = n.rdb.Process(ctx, unrepeated{cmd})
-	} else {
-		err = n.rdb.Process(ctx, cmd)
-	}
-	if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
+	if err := n.deliver(ctx, cmd, once); err != nil {
+		if !redis.HasErrorPrefix(err, "NOSCRIPT") {
+			return nil, err
+		}
 		cmd = n.eval(ctx, s, args)
 		_ = n.rdb.Process(ctx, cmd) // cmd has the error
 	}
 	return cmd.Result()
+}
+
+// deliver sends a command: alone as long as the server has few others of ours to
+// answer, and with what comes meanwhile otherwise.
+func (n *single) deliver(ctx context.Context, cmd *redis.Cmd, once bool) error {
+	if n.room == nil {
+		return n.process(ctx, cmd, once)
+	}
+	began, ok := n.room.Enter()
+	if !ok {
+		var sent bool
+		var err error
+		if began, sent, err = n.room.Join(ctx, cmd); err != nil && !errors.Is(err, batch.ErrLost) {
+			return err // cmd may be under way
+		}
+		if sent {
+			if err == nil {
+				err = cmd.Err()
+			}
+			if !once && n.repeats && repeatable(err) {
+				cmd.SetErr(nil)
+				err = n.process(ctx, cmd, false)
+			}
+			return err
+		}
+	}
+	defer n.room.Leave(began)
+	return n.process(ctx, cmd, once)
+}
+
+func (n *single) process(ctx context.Context, cmd *redis.Cmd, once bool) error {
+	if once {
+		return n.rdb.Process(ctx, unrepeated{cmd})
+	}
+	return n.rdb.Process(ctx, cmd)
+}
+
+// together sends what several calls have met with. go-redis would repeat all or
+// none of it, by the fate of the first: each call repeats its own.
+func (n *single) together(ctx context.Context, cmds []*redis.Cmd) {
+	p := n.rdb.Pipeline()
+	for _, c := range cmds {
+		_ = p.Process(ctx, unrepeated{c}) // queues it
+	}
+	_, _ = p.Exec(ctx) // each command has its error
+}
+
+// repeatable reports whether go-redis would send a command again that failed so.
+func repeatable(err error) bool {
+	if err == nil {
+		return false
+	}
+	if e := redis.Error(nil); !errors.As(err, &e) {
+		return true // it got no answer
+	}
+	return redis.IsLoadingError(err) || redis.IsReadOnlyError(err) || redis.IsMasterDownError(err) || redis.IsClusterDownError(err) ||
+		redis.IsTryAgainError(err) || redis.IsNoReplicasError(err) || redis.IsMaxClientsError(err)
 }
 
 // unrepeated is a command that go-redis does not send again by itself.

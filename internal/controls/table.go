@@ -501,6 +501,57 @@ var controls = []Control{
 		"		l.workers.end(len(l.workers.idle))\n", "",
 		[]string{"lock:TestCloseEndsWorkersAtOnce"},
 	},
+	// Commands that share a round trip: docs/lock.md §2.
+	{
+		"batch-never", "who meets others shares a round trip", "lock/script.go",
+		"	if n.room == nil {", "	if n.room != nil {",
+		[]string{"lock:TestWhoMeetsOthersSharesARoundTrip"},
+	},
+	{
+		"batch-repeats-all", "a shared round trip is not repeated as a whole", "lock/script.go",
+		"p.Process(ctx, unrepeated{c})", "p.Process(ctx, c)",
+		[]string{"lock:TestALostRoundTripIsRepeatedByEach"},
+	},
+	{
+		"batch-repeats-none", "who lost the answer of a shared round trip repeats its own command", "lock/script.go",
+		"if !once && n.repeats && repeatable(err) {", "if false {",
+		[]string{"lock:TestALostRoundTripIsRepeatedByEach"},
+	},
+	{
+		"batch-repeats-once", "the first attempt of a release is not repeated, in a shared round trip either", "lock/script.go",
+		"if !once && n.repeats && repeatable(err) {", "if n.repeats && repeatable(err) {",
+		[]string{"lock:TestAReleaseThatSharesARoundTripEndsInTime"},
+	},
+	{
+		"batch-stuck", "who waits for a place is not stuck behind exchanges that hang", "internal/batch/batch.go",
+		"	patience = 5 * time.Millisecond\n", "	patience = 5 * time.Hour\n",
+		[]string{"lock:TestConnectionsThatHangHoldUpNoOthers", "internal/batch:TestNobodyIsStuckBehindAnExchangeThatHangs"},
+	},
+	{
+		"batch-context", "the context of one caller ends nothing of the others", "internal/batch/batch.go",
+		"r.send(context.WithoutCancel(ctx), items)", "r.send(ctx, items)",
+		[]string{"internal/batch:TestAContextEndsNothingOfOthers"},
+	},
+	{
+		"batch-deserted", "who is to send for the others stays though its context ends", "internal/batch/batch.go",
+		"return r.leaves && !w.leads", "return r.leaves",
+		[]string{"internal/batch:TestWhoIsToSendForOthersDoes"},
+	},
+	{
+		"batch-panic", "a panic while one sends for all is told to the others", "internal/batch/batch.go",
+		"			w.lost = lost\n", "			_ = lost\n",
+		[]string{"internal/batch:TestAPanicLosesNobody"},
+	},
+	{
+		"batch-unbounded", "what is sent at once is bounded", "internal/batch/batch.go",
+		"n > 0 && weight > r.limit {", "false {",
+		[]string{"internal/batch:TestWhatIsSentAtOnceIsBounded"},
+	},
+	{
+		"batch-near", "where the server is far more exchanges are under way at once", "internal/batch/batch.go",
+		"r.room = least + int(quick/step)", "r.room = least",
+		[]string{"internal/batch:TestAFarServerHasMoreRoom"},
+	},
 	{
 		"hand-off-past-the-deadline", "a hand-off keeps the deadline", "lock/ticket.go",
 		"s.l.cfg.TurnTime || between(now, tk.deadline) <= 0 {", "s.l.cfg.TurnTime {",
