@@ -79,6 +79,10 @@ func (q *Queue) Resend() time.Duration { return q.cfg.Resend }
 // one whose ID is in the queue, or was finished less than [Config.Resend] ago,
 // is left as it is. At most 128 requests; none is no error.
 //
+// What several goroutines push at once may share that round trip, and then an
+// error of it; each is told of its own requests. Who waits for a place there when
+// ctx ends has pushed nothing.
+//
 // After an error of the network the requests may have been accepted; to push
 // them again is safe, as they have their IDs now.
 func (q *Queue) Push(ctx context.Context, reqs ...*Request) (added int, err error) {

@@ -142,7 +142,7 @@ var controls = []Control{
 	},
 	{
 		"push-silently", "push pushes a token", "internal/script/push.lua",
-		"if waiting > 0 or call('LLEN', ready) > 0 then token() end\n", "", scripts("TestClaimLeavesToken"),
+		"if n > 0 or call('LLEN', ready) > 0 then token() end\n", "", scripts("TestClaimLeavesToken"),
 	},
 	{
 		"pushone-silently", "a push of one request pushes a token", "internal/script/pushone.lua",
@@ -161,7 +161,7 @@ var controls = []Control{
 	},
 	{
 		"push-again-silently", "a push of several that is sent again pushes a token", "internal/script/push.lua",
-		"if waiting > 0 or call('LLEN', ready) > 0 then", "if waiting > 0 then",
+		"if n > 0 or call('LLEN', ready) > 0 then", "if n > 0 then",
 		[]string{"internal/script:TestPushAgainLeavesToken", queueWalks},
 	},
 	{
@@ -180,8 +180,33 @@ var controls = []Control{
 	},
 	{
 		"push-known", "a push leaves a known request alone", "internal/script/push.lua",
-		"new = call('HSETNX', state, id, plain) == 1", "new = call('HSET', state, id, plain) >= 0",
+		"call('HSETNX', state, id, plain) == 0", "call('HSET', state, id, plain) < 0",
 		[]string{scriptTable, scriptModel, queueWalks},
+	},
+	{
+		"pushes-never-meet", "pushes that meet share a command", "internal/script/script.go",
+		"	if !ok {\n		var sent bool", "	if !ok && false {\n		var sent bool",
+		[]string{"listq:TestPushesThatMeetShareACommand"},
+	},
+	{
+		"pushes-mixed-up", "each of the pushes that share a command is told of its own requests", "internal/script/script.go",
+		"p.codes, codes = codes[:n:n], codes[n:]", "p.codes = codes[:n:n]",
+		[]string{"listq:TestPushesThatMeetShareACommand"},
+	},
+	{
+		"pushes-hide-error", "an error is that of all who share the command", "internal/script/script.go",
+		"if p.err = err; err == nil {", "if err == nil {",
+		[]string{"listq:TestAnErrorOfASharedPushIsEverybodys"},
+	},
+	{
+		"pushes-unbounded", "what several push in one command is bounded", "internal/script/script.go",
+		"Bound*entryWeight", "1000*Bound*entryWeight",
+		[]string{"listq:TestASharedPushIsBounded"},
+	},
+	{
+		"push-backwards", "a push appends in the order of its requests", "internal/script/push.lua",
+		"call('RPUSH', ready, unpack(new))", "call('LPUSH', ready, unpack(new))",
+		[]string{"listq:TestPushesThatMeetShareACommand", scriptModel, queueWalks},
 	},
 	{
 		"accept-does-not-wait", "who asks for replicas waits for them", "internal/script/wait.go",

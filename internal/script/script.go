@@ -8,12 +8,14 @@ package script
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sidestep-go/sidestep/internal/batch"
 	"github.com/sidestep-go/sidestep/internal/keys"
 )
 
@@ -43,11 +45,14 @@ type Queue struct {
 	keys keys.Queue
 	args []any // the keys
 	wait Wait
+
+	pushes *batch.Room[*pushing] // where those meet who push at once
 }
 
 // New returns the scripts of the queue with the given keys.
 func New(rdb redis.UniversalClient, k keys.Queue) *Queue {
 	q := &Queue{rdb: rdb, keys: k}
+	q.pushes = batch.New(q.pushAll, (*pushing).weight, Bound*entryWeight, heedsContext(rdb))
 	for _, key := range k.All() {
 		q.args = append(q.args, key)
 	}
@@ -72,8 +77,30 @@ type Entry struct {
 
 var push, pushone = compile("push"), compile("pushone")
 
-// Push accepts requests, at least one, at the tail of ready.
+// Push accepts requests, at least one, at the tail of ready. What several push at
+// once goes in one call of the script, if it would have to wait anyway: each is
+// answered for its own, and has its error if the call has one.
 func (q *Queue) Push(ctx context.Context, entries []Entry) ([]Code, error) {
+	began, ok := q.pushes.Enter()
+	if !ok {
+		var sent bool
+		var err error
+		p := &pushing{entries: entries}
+		if began, sent, err = q.pushes.Join(ctx, p); err != nil && !errors.Is(err, batch.ErrLost) {
+			return nil, err // p may be under way
+		}
+		switch {
+		case err != nil:
+			return q.push(ctx, entries)
+		case sent:
+			return p.codes, p.err
+		}
+	}
+	defer q.pushes.Leave(began)
+	return q.push(ctx, entries)
+}
+
+func (q *Queue) push(ctx context.Context, entries []Entry) ([]Code, error) {
 	if e := entries[0]; len(entries) == 1 && e.Lock == "" && e.MaxWait == 0 {
 		return codes(q.accept(ctx, pushone, e.ID, e.Body), 1)
 	}
@@ -82,6 +109,51 @@ func (q *Queue) Push(ctx context.Context, entries []Entry) ([]Code, error) {
 		args = append(args, e.ID, e.Body, e.Lock, ms(e.MaxWait))
 	}
 	return codes(q.accept(ctx, push, args...), len(entries))
+}
+
+// pushing is one call of Push among others.
+type pushing struct {
+	entries []Entry
+	codes   []Code
+	err     error
+}
+
+// entryWeight is what a request weighs, beside its bytes, in a call that several
+// share: no more than Bound of them go together, and fewer large ones.
+const entryWeight = 1 << 10
+
+func (p *pushing) weight() int {
+	n := 0
+	for _, e := range p.entries {
+		n += entryWeight + len(e.ID) + len(e.Body) + len(e.Lock)
+	}
+	return n
+}
+
+func (q *Queue) pushAll(ctx context.Context, all []*pushing) {
+	var entries []Entry
+	for _, p := range all {
+		entries = append(entries, p.entries...)
+	}
+	codes, err := q.push(ctx, entries)
+	for _, p := range all {
+		if p.err = err; err == nil {
+			n := len(p.entries)
+			p.codes, codes = codes[:n:n], codes[n:]
+		}
+	}
+}
+
+// heedsContext reports whether a client leaves a command behind when its context
+// ends.
+func heedsContext(rdb redis.UniversalClient) bool {
+	switch c := rdb.(type) {
+	case *redis.Client:
+		return c.Options().ContextTimeoutEnabled
+	case *redis.ClusterClient:
+		return c.Options().ContextTimeoutEnabled
+	}
+	return false
 }
 
 // Due is a time for schedule, parknew and reschedule.
