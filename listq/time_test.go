@@ -303,13 +303,16 @@ func TestLostLeaseEndsTheContext(t *testing.T) {
 					} else {
 						w.hole.Store(true)
 					}
-					<-ctx.Done()
+					select {
+					case <-ctx.Done():
+					case <-time.After(time.Minute):
+					}
 					ended <- context.Cause(ctx)
 					return ctx.Err()
 				})
 				push(t, q, &listq.Request{})
 				if err := <-ended; !errors.Is(err, listq.ErrStale) {
-					t.Errorf("the context ended with the cause %v, want ErrStale", err)
+					t.Fatalf("the context ended with the cause %v after %v, want ErrStale", err, time.Since(begun))
 				}
 				if took := time.Since(begun); took > 3*time.Second || took < 2900*time.Millisecond {
 					t.Errorf("the context ended after %v, want 3s, the lease", took)

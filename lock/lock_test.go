@@ -562,7 +562,10 @@ func TestLostLockEndsContextInTime(t *testing.T) {
 		err := a.TryDo(t.Context(), "x", func(ctx context.Context, lk *lock.Lock) error {
 			time.Sleep(1100 * time.Millisecond)
 			cut.Store(true)
-			<-ctx.Done()
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Minute):
+			}
 			if !errors.Is(context.Cause(ctx), lock.ErrNotHeld) {
 				t.Errorf("cause %v", context.Cause(ctx))
 			}

@@ -659,7 +659,7 @@ var controls = []Control{
 	{
 		"ack-first", "a request is acknowledged after its handler", "listq/consume.go",
 		"	return c.handler(ctx, d)", "	_ = d.Ack(ctx)\n	return c.handler(ctx, d)",
-		[]string{"listq:TestNackedRequestComesBackOnTime", "listq:TestDeadWorkersRequestRunsAgainWithinOneLease"},
+		[]string{"listq:TestBackoffGivesUp", "listq:TestDrain", "listq:TestNackedRequestComesBackOnTime"},
 	},
 	{
 		"lost-lease-goes-on", "the context ends with the lease", "listq/consume.go",
@@ -754,7 +754,7 @@ var controls = []Control{
 	{
 		"no-poll", "everybody looks once a poll", "listq/consume.go",
 		"		wait := jitter(c.queue.cfg.Poll)\n", "		wait := time.Hour\n",
-		[]string{"listq:TestLostTokenCostsAPoll", "delayq:TestDeadTimekeeperCostsAPoll"},
+		[]string{"listq:TestPollOnly", "listq:TestIdleConsumerIsQuiet", "listq:TestLostTokenCostsAPoll"},
 	},
 	{
 		"waker-never-pauses", "the waker pauses while no slot is free", "listq/waker.go",
