@@ -52,34 +52,42 @@ func TestSim(t *testing.T) {
 		t.Logf("hash %x: %v", r.hash(), r.tally)
 		return
 	}
-	var next atomic.Uint64
 	var mu sync.Mutex
 	var all tally
+	onAllCores(t, *count, func(t *testing.T, seed uint64) {
+		r := simulate(t, seed, options{})
+		for _, p := range r.problems {
+			t.Errorf("seed %d: %s", seed, p)
+		}
+		if len(r.problems) > 0 {
+			t.Errorf("replay it: go test ./internal/sim -run Sim -seed %d -v", seed)
+		}
+		mu.Lock()
+		all.add(r.tally)
+		mu.Unlock()
+	})
+	fmt.Println(all)
+}
+
+// onAllCores tries n seeds, as many at once as there are cores; a core ends at the
+// first of its seeds that fails.
+func onAllCores(t *testing.T, n int, try func(t *testing.T, seed uint64)) {
+	t.Helper()
+	var next atomic.Uint64
 	t.Run("seeds", func(t *testing.T) {
 		for range runtime.GOMAXPROCS(0) {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
 				for !t.Failed() {
 					i := next.Add(1) - 1
-					if i >= uint64(*count) {
+					if i >= uint64(n) {
 						return
 					}
-					seed := *first + i
-					r := simulate(t, seed, options{})
-					for _, p := range r.problems {
-						t.Errorf("seed %d: %s", seed, p)
-					}
-					if len(r.problems) > 0 {
-						t.Errorf("replay it: go test ./internal/sim -run Sim -seed %d -v", seed)
-					}
-					mu.Lock()
-					all.add(r.tally)
-					mu.Unlock()
+					try(t, *first+i)
 				}
 			})
 		}
 	})
-	fmt.Println(all)
 }
 
 // String is the last line of a run.
@@ -100,9 +108,9 @@ func (t tally) String() string {
 // Without faults the promises of promptness and of order hold as well, which
 // faults would excuse.
 func TestSimFaultless(t *testing.T) {
-	for seed := range uint64(*count / 10) {
-		for _, p := range simulate(t, *first+seed, options{faultless: true, crowd: seed%4 == 0}).problems {
-			t.Errorf("seed %d: %s", *first+seed, p)
+	onAllCores(t, *count/10, func(t *testing.T, seed uint64) {
+		for _, p := range simulate(t, seed, options{faultless: true, crowd: (seed-*first)%4 == 0}).problems {
+			t.Errorf("seed %d: %s", seed, p)
 		}
-	}
+	})
 }
