@@ -94,8 +94,11 @@ func newLoad(srv *server, prefix string, opt soakOptions) *load {
 }
 
 // longest is how long after the end of a load something of it may be there: a
-// line, which its last visitor keeps for twenty claim leases.
-func (l *load) longest() time.Duration { return l.memory + 2*l.lease + 20*l.claim() + 5*time.Second }
+// fence, which is kept until the end of the period after its own, and a line, which
+// its last visitor keeps for twenty claim leases.
+func (l *load) longest() time.Duration {
+	return 2*l.memory + 2*l.lease + 20*l.claim() + 5*time.Second
+}
 
 func (l *load) claim() time.Duration { return l.lease / 5 }
 
