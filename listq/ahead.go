@@ -9,7 +9,7 @@ import (
 
 // Handlers that are quicker than a round trip would wait for most of their time.
 // So a busy consumer claims ahead of its free slots: as much as its handlers are
-// going to finish during two round trips, at most script.Bound. What it
+// going to finish during two round trips, at most two claims' worth. What it
 // has claimed ahead is leased like all else, and is started by the next handler
 // that ends.
 //
@@ -112,20 +112,21 @@ func (p *pace) ended(ran time.Duration) {
 	p.ran += ran
 }
 
-// target returns how much may be claimed ahead of so many slots.
-func (p *pace) target(slots int) int {
+// want returns how much to claim ahead of so many slots while so much waits.
+func (p *pace) want(slots, waiting int) int {
 	mean := p.mean
 	if p.handlers > 0 {
 		mean = p.ran / time.Duration(p.handlers)
 	}
-	trips := 2 * min(p.took, patience)
-	switch {
+	const most = 2 * script.Bound // one claim's to work on, and one on its way
+	target := most
+	switch trips := 2 * min(p.took, patience); {
 	case p.paused || mean > trips:
 		return 0
-	case mean == 0:
-		return script.Bound
+	case mean > 0:
+		target = min(int(trips/mean)*slots, most)
 	}
-	return min(int(trips/mean)*slots, script.Bound)
+	return max(target-waiting, 0)
 }
 
 // claimed records a claim's round trip.

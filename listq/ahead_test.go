@@ -152,8 +152,8 @@ func TestHowMuchIsClaimedAhead(t *testing.T) {
 		slots      int
 		want       int
 	}{
-		{0, 100 * us, 8, script.Bound},
-		{us, 100 * us, 8, script.Bound},
+		{0, 100 * us, 8, 2 * script.Bound},
+		{us, 100 * us, 8, 2 * script.Bound},
 		{50 * us, 100 * us, 8, 32},
 		{200 * us, 100 * us, 8, 8},
 		{201 * us, 100 * us, 8, 0},
@@ -161,8 +161,8 @@ func TestHowMuchIsClaimedAhead(t *testing.T) {
 		{5 * ms, 80 * ms, 8, 16},
 		{11 * ms, 80 * ms, 8, 0},
 		{ms, 0, 8, 0},
-		{0, 0, 8, script.Bound},
-		{0, 100 * us, 1000, script.Bound},
+		{0, 0, 8, 2 * script.Bound},
+		{0, 100 * us, 1000, 2 * script.Bound},
 	} {
 		if got := listq.Ahead(c.mean, c.took, c.slots); got != c.want {
 			t.Errorf("handlers of %v, round trips of %v: %d ahead of %d slots, want %d", c.mean, c.took, got, c.slots, c.want)
@@ -212,15 +212,14 @@ func TestSuspectsAreNotClaimedAhead(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		q := listq.New(rdb, "q", cfg)
 		push(t, q, &listq.Request{ID: "c"}, &listq.Request{ID: "d"})
-		c, err := q.Claim(t.Context(), 4)
-		if err != nil || len(c.Deliveries) != 4 {
-			t.Fatalf("Claim(4) = %+v, %v", c, err)
-		}
 		until := func(ctx context.Context, d *listq.Delivery) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		kept, calm := q.Keep(t.Context(), until, 1, 3, c)
+		kept, calm, err := q.Keep(t.Context(), until, 1, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if !slices.Equal(kept, []string{"c", "d"}) || calm {
 			t.Errorf("of suspects a and b, and c and d, on one slot: %v are kept for later, calm=%v, want c and d, and false", kept, calm)
 		}

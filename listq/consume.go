@@ -145,7 +145,7 @@ func (q *Queue) consumer(ctx context.Context, cfg ConsumeConfig) *consumer {
 	c := &consumer{
 		queue: q, cfg: cfg, base: context.WithoutCancel(ctx),
 		kick: make(chan struct{}, 1), calm: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
-		acks: make(chan finished, script.Bound), active: make(map[*Delivery]context.CancelCauseFunc),
+		acks: make(chan finished, 2*script.Bound), active: make(map[*Delivery]context.CancelCauseFunc),
 	}
 	c.place = cfg.Slots.seat(c.kick)
 	c.late, c.end = context.WithCancelCause(c.base)
@@ -172,199 +172,6 @@ func outlive(base, ctx context.Context, d time.Duration) (context.Context, conte
 	return out, func() {
 		stop()
 		cancel()
-	}
-}
-
-// feed is the feeder: it acknowledges what the handlers finished, and claims for
-// the free slots, and ahead of them, when there is reason to, in one command. All
-// that comes in while the last answer is under way goes into the next.
-func (c *consumer) feed(ctx context.Context) {
-	wakerCtx, stop := context.WithCancel(ctx)
-	var waking sync.WaitGroup
-	if c.token != nil && !c.queue.cfg.PollOnly {
-		waking.Go(func() { c.wake(wakerCtx) })
-	}
-	claims, end := outlive(c.base, ctx, grace)
-	timer, impatience := time.NewTimer(0), time.NewTimer(time.Hour)
-	defer timer.Stop()
-	defer impatience.Stop()
-	failures := 0
-	var done []*Delivery          // finished, and not yet acknowledged
-	pace := pace{mean: time.Hour} // nothing is known of the handlers
-	for ctx.Err() == nil {
-		due := false // whether to look even if no slot is free
-		select {
-		case <-ctx.Done():
-		case f := <-c.acks:
-			done = c.gather(done, f, &pace)
-		case <-c.token:
-			due = true
-		case <-timer.C:
-			due = true
-		case <-impatience.C:
-			back, wait := c.ahead.impatient()
-			pace.paused = pace.paused || len(back) > 0
-			c.giveBack(back)
-			if wait > 0 {
-				impatience.Reset(wait)
-			}
-			continue
-		case <-c.kick:
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		free := c.startAhead(c.place.take(script.Bound, !due))
-		n, waiting := free, c.ahead.len()
-		if c.more.Load() {
-			n = min(free+max(pace.target(c.cfg.Slots.size)-waiting, 0), script.Bound)
-			if free == 0 && waiting > n && !due && len(done) < script.Bound/2 && !locked(done) {
-				continue // there is enough to do until more is done
-			}
-		}
-		if n == 0 && !due && len(done) == 0 {
-			continue // the next free slot kicks
-		}
-		batch := done[:min(len(done), script.Bound)]
-		sent := time.Now()
-		claimed, bad, acked, err := c.queue.claim(claims, n, leases(batch))
-		if err != nil {
-			c.cfg.Slots.put(free)
-			done = c.giveUp(done, err)
-			if failures++; failures == 1 {
-				c.queue.cfg.Logger.WarnContext(ctx, "claims fail; trying on", "queue", c.queue.name, "error", err)
-			}
-			timer.Reset(backoff(failures))
-			continue
-		}
-		if failures > 0 {
-			c.queue.cfg.Logger.InfoContext(ctx, "claims succeed again", "queue", c.queue.name, "failures", failures)
-			failures = 0
-		}
-		done = done[len(batch):]
-		pace.claimed(time.Since(sent))
-		pace.paused = !c.accept(ctx, free, n, claimed, bad) || pace.paused && free == 0
-		if waiting == 0 && c.ahead.len() > 0 {
-			impatience.Reset(patience)
-		}
-		c.acked(claims, batch, acked, nil)
-		c.more.Store(claimed.More)
-		if claimed.More {
-			signal(c.kick)
-		} else {
-			signal(c.calm)
-		}
-		wait := jitter(c.queue.cfg.Poll)
-		if claimed.Wait >= 0 {
-			wait = min(wait, claimed.Wait)
-		}
-		timer.Reset(wait)
-	}
-	end()
-	c.giveBack(c.ahead.close())
-	c.acking.Go(func() { c.ackAll(done) })
-	c.place.leave()
-	stop()
-	waking.Wait()
-	c.leave(failures > 0)
-}
-
-// locked tells whether a request with a lock is among all: somebody may wait for
-// its turn.
-func locked(all []*Delivery) bool {
-	return slices.ContainsFunc(all, func(d *Delivery) bool { return d.Lock != "" })
-}
-
-// startAhead starts what was claimed ahead in so many free slots, and returns how
-// many remain.
-func (c *consumer) startAhead(slots int) int {
-	for slots > 0 {
-		d := c.ahead.next()
-		if d == nil {
-			break
-		}
-		slots--
-		c.start(d)
-	}
-	return slots
-}
-
-// leave hands over what a feeder that ends has in its hands: the requests of a
-// claim whose reply was lost, the clock, and the token.
-func (c *consumer) leave(lost bool) {
-	ctx, cancel := context.WithTimeout(c.base, grace)
-	defer cancel()
-	if lost {
-		if claimed, bad, _, err := c.queue.claim(ctx, 1, nil); err == nil {
-			c.handBack(ctx, append(claimed.Deliveries, deliveries(bad)...))
-		}
-	}
-	// Twice, for the first token may go to this process's own waker: the server may
-	// not have noticed yet that its connection is closed.
-	for range 2 {
-		if err := c.queue.script.Yield(ctx, c.queue.feed.Feeder); err != nil {
-			c.queue.cfg.Logger.WarnContext(ctx, "the clock was not handed over; the others notice within their poll",
-				"queue", c.queue.name, "error", err)
-			return
-		}
-	}
-}
-
-// accept starts what was claimed for so many free slots, gives back the slots
-// that remain, and keeps the rest of the n asked for to be started later. What
-// cannot start goes back to the queue: what is too much, since the answer to a
-// claim whose first reply was lost can hold more than was asked for; what came too
-// late; and all of it if ctx has ended meanwhile. It returns false if it gave back
-// what others had better not stand behind.
-func (c *consumer) accept(ctx context.Context, free, n int, claimed Claimed, bad []undecodable) bool {
-	var back, later []*Delivery
-	n -= free
-	calm := true
-	for _, d := range claimed.Deliveries {
-		switch {
-		case d.left() <= 0 || ctx.Err() != nil:
-			back = append(back, d)
-		case free > 0:
-			free--
-			c.start(d)
-		case d.Deliveries-d.Attempts-d.Deferrals > 1: // its worker died: the next one may as well
-			calm = false
-			back = append(back, d)
-		case n > 0:
-			n--
-			later = append(later, d)
-		default:
-			back = append(back, d)
-		}
-	}
-	c.cfg.Slots.put(free)
-	if len(later) > 0 {
-		back = append(back, c.ahead.add(later)...)
-		signal(c.kick) // a slot may have become free meanwhile
-	}
-	c.giveBack(back)
-	for _, b := range bad {
-		c.running.Go(func() {
-			ctx, cancel := c.settling()
-			defer cancel()
-			b.bury(ctx)
-		})
-	}
-	for _, lock := range claimed.Probes {
-		c.running.Go(func() { c.cfg.Probe(c.late, lock) })
-	}
-	return calm
-}
-
-// giveBack requeues what has not been started, in a goroutine of its own.
-func (c *consumer) giveBack(all []*Delivery) {
-	for batch := range slices.Chunk(all, script.Bound) {
-		c.running.Go(func() {
-			ctx, cancel := c.settling()
-			defer cancel()
-			c.handBack(ctx, batch)
-			signal(c.kick)
-		})
 	}
 }
 
@@ -526,30 +333,6 @@ func (c *consumer) failed(d *Delivery, err, cause error) error {
 	return d.Nack(ctx, max(delay, 0), c.cfg.MaxAttempts, err.Error())
 }
 
-// gather adds what is finished by now, and gives the slots back that it freed.
-func (c *consumer) gather(done []*Delivery, f finished, pace *pace) []*Delivery {
-	freed := 0
-	for {
-		done = append(done, f.Delivery)
-		pace.ended(f.ran)
-		if f.freed {
-			freed++
-		}
-		if len(done) < script.Bound {
-			select {
-			case next, ok := <-c.acks:
-				if ok {
-					f = next
-					continue
-				}
-			default:
-			}
-		}
-		c.cfg.Slots.put(freed)
-		return done
-	}
-}
-
 // acked records the answer to an acknowledgement.
 func (c *consumer) acked(ctx context.Context, batch []*Delivery, codes []script.Code, err error) {
 	c.settled(ctx, "ack", batch, codes, err)
@@ -558,33 +341,20 @@ func (c *consumer) acked(ctx context.Context, batch []*Delivery, codes []script.
 	}
 }
 
-// giveUp returns those of the finished that are worth another try after err.
-func (c *consumer) giveUp(done []*Delivery, err error) (again []*Delivery) {
-	for _, d := range done {
-		if d.left() > 0 {
-			again = append(again, d)
-		} else {
-			c.acked(c.base, []*Delivery{d}, nil, err)
-		}
-	}
-	return again
-}
-
 // ackAll acknowledges what the handlers finish after the feeder has ended, and
-// before that what the feeder leaves.
-func (c *consumer) ackAll(done []*Delivery) {
-	var pace pace
+// before that what it left.
+func (f *feeder) ackAll() {
 	for {
-		if len(done) == 0 {
-			f, ok := <-c.acks
+		if len(f.done) == 0 {
+			x, ok := <-f.acks
 			if !ok {
 				return
 			}
-			done = c.gather(done, f, &pace)
+			f.gather(x)
 		}
-		n := min(len(done), script.Bound)
-		c.ack(done[:n])
-		done = done[n:]
+		n := min(len(f.done), script.Bound)
+		f.ack(f.done[:n])
+		f.done = f.done[n:]
 	}
 }
 

@@ -16,20 +16,22 @@ var (
 func Ahead(mean, took time.Duration, slots int) int {
 	p := pace{took: took}
 	p.ended(mean)
-	return p.target(slots)
+	return p.want(slots, 0)
 }
 
-// Keep gives a claim's answer to a consumer that has free slots and asked for n
-// requests. It returns the ids of those that are kept to be started later, and
-// whether it goes on to claim ahead. The handlers must not return.
-func (q *Queue) Keep(ctx context.Context, h Handler, free, n int, c Claimed) (ids []string, calm bool) {
-	cons := q.consumer(ctx, ConsumeConfig{}.withDefaults(q))
+// Keep claims n requests for a consumer that has so many free slots. It returns the
+// ids of those that are kept to be started later, and whether it goes on to claim
+// ahead. The handlers must not return.
+func (q *Queue) Keep(ctx context.Context, h Handler, free, n int) (ids []string, calm bool, err error) {
+	cons := q.consumer(ctx, ConsumeConfig{Workers: free}.withDefaults(q))
 	cons.handler = h
-	calm = cons.accept(ctx, free, n, c, nil)
+	f := cons.feeder(ctx)
+	x, err := f.exchange(ctx, cons.place.take(free, false), n)
+	f.handOut(ctx, x)
 	for _, d := range cons.ahead.close() {
 		ids = append(ids, d.ID)
 	}
 	cons.end(ErrDraining)
 	cons.drain()
-	return ids, calm
+	return ids, !f.pace.paused, err
 }

@@ -134,11 +134,15 @@ type Claimed struct {
 // After an error of the network, the next call returns what the lost reply held,
 // which may be more than it asked for, and whose leases began with the first try.
 func (q *Queue) Claim(ctx context.Context, n int) (Claimed, error) {
-	c, bad, _, err := q.claim(ctx, n, nil)
+	c, err := q.claimNext(ctx, max(n, 0), nil)
+	if err != nil {
+		return Claimed{}, err
+	}
+	all, bad := q.decodeAll(ctx, c)
 	for _, b := range bad {
 		b.bury(ctx)
 	}
-	return c, err
+	return Claimed{Deliveries: all, Probes: c.Probes, Wait: c.Wait, More: c.More}, nil
 }
 
 // undecodable is a claimed request whose stored form this program cannot read.
@@ -153,44 +157,49 @@ func (u undecodable) bury(ctx context.Context) {
 	}
 }
 
-// claim is Claim, and acknowledges in the same command what is done.
-func (q *Queue) claim(ctx context.Context, n int, done []script.Lease) (_ Claimed, bad []undecodable, acked []script.Code, err error) {
-	c, sent, token, err := q.claimNext(ctx, max(n, 0), done)
-	if err != nil {
-		return Claimed{}, nil, nil, fmt.Errorf("listq: claim from %q: %w", q.name, err)
-	}
-	q.buried(ctx, c.Buried)
-	out := Claimed{Probes: c.Probes, Wait: c.Wait, More: c.More}
-	for _, it := range c.Items {
-		d := &Delivery{
-			Deliveries: it.Deliveries, Attempts: it.Attempts, Deferrals: it.Deferrals, Accepted: it.Accepted,
-			queue: q, lease: script.Lease{ID: it.ID, Token: token},
-		}
-		d.extended(sent)
-		if d.Request, err = decode(it.ID, it.Body); err != nil {
-			bad = append(bad, undecodable{d, err})
-			continue
-		}
-		out.Deliveries = append(out.Deliveries, d)
-	}
-	return out, bad, c.Acked, nil
+// claim is the answer to a claim.
+type claim struct {
+	script.Claimed
+	sent  time.Time // when it was first sent: the leases began no earlier
+	token string    // of the leases
 }
 
-// claimNext makes the next claim, or makes one again whose reply was lost. It
-// returns when that was first sent: the leases began no earlier.
-func (q *Queue) claimNext(ctx context.Context, n int, done []script.Lease) (_ script.Claimed, sent time.Time, token string, err error) {
+// claimNext makes the next claim, or makes one again whose reply was lost, and
+// acknowledges in the same command what is done.
+func (q *Queue) claimNext(ctx context.Context, n int, done []script.Lease) (c claim, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	number := q.claims + 1
 	if n > 0 && q.sent.IsZero() {
 		q.sent = time.Now()
 	}
-	sent = q.sent
-	c, err := q.script.Exchange(ctx, &q.feed, number, n, q.cfg.Resend, done)
-	if err == nil && n > 0 {
+	c.sent, c.token = q.sent, q.feed.Token(number)
+	if c.Claimed, err = q.script.Exchange(ctx, &q.feed, number, n, q.cfg.Resend, done); err != nil {
+		return claim{}, fmt.Errorf("listq: claim from %q: %w", q.name, err)
+	}
+	if n > 0 {
 		q.claims, q.sent = number, time.Time{}
 	}
-	return c, sent, q.feed.Token(number), err
+	return c, nil
+}
+
+// decodeAll makes deliveries of what was claimed, and tells the hook what was buried.
+func (q *Queue) decodeAll(ctx context.Context, c claim) (all []*Delivery, bad []undecodable) {
+	q.buried(ctx, c.Buried)
+	for _, it := range c.Items {
+		d := &Delivery{
+			Deliveries: it.Deliveries, Attempts: it.Attempts, Deferrals: it.Deferrals, Accepted: it.Accepted,
+			queue: q, lease: script.Lease{ID: it.ID, Token: c.token},
+		}
+		d.extended(c.sent)
+		var err error
+		if d.Request, err = decode(it.ID, it.Body); err != nil {
+			bad = append(bad, undecodable{d, err})
+			continue
+		}
+		all = append(all, d)
+	}
+	return all, bad
 }
 
 // Promote tells the queue that a lock may be free: its oldest request in line

@@ -1,0 +1,316 @@
+package listq
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sidestep-go/sidestep/internal/script"
+)
+
+// feeder is what feed keeps from one exchange with the queue to the next.
+type feeder struct {
+	*consumer
+	claims     context.Context // of the exchanges
+	timer      *time.Timer     // something is due, or it is time to look
+	impatience *time.Timer     // what was claimed ahead may have waited for too long
+	impatient  bool            // impatience runs
+	done       []*Delivery     // finished, and not yet acknowledged
+	pace       pace
+	failures   int            // of exchanges, in a row
+	handing    sync.WaitGroup // an answer is being handed out
+}
+
+// feed acknowledges what the handlers finished, and claims for the free slots, and
+// ahead of them, when there is reason to, in one command. All that comes in while
+// the last answer is under way goes into the next.
+func (c *consumer) feed(ctx context.Context) {
+	wakerCtx, stop := context.WithCancel(ctx)
+	var waking sync.WaitGroup
+	if c.token != nil && !c.queue.cfg.PollOnly {
+		waking.Go(func() { c.wake(wakerCtx) })
+	}
+	claims, end := outlive(c.base, ctx, grace)
+	f := c.feeder(claims)
+	for ctx.Err() == nil {
+		if due, ok := f.reason(ctx); ok {
+			f.turn(ctx, due)
+		}
+	}
+	f.timer.Stop()
+	f.impatience.Stop()
+	end()
+	c.giveBack(c.ahead.close())
+	c.acking.Go(f.ackAll)
+	c.place.leave()
+	stop()
+	waking.Wait()
+	c.leave(f.failures > 0)
+}
+
+func (c *consumer) feeder(claims context.Context) *feeder {
+	return &feeder{
+		consumer: c, claims: claims, timer: time.NewTimer(0), impatience: time.NewTimer(time.Hour),
+		pace: pace{mean: time.Hour}, // nothing is known of the handlers
+	}
+}
+
+// reason waits for one to make an exchange; due is set if that is to be made even
+// while no slot is free.
+func (f *feeder) reason(ctx context.Context) (due, ok bool) {
+	select {
+	case <-ctx.Done():
+		return false, false
+	case x := <-f.acks:
+		f.gather(x)
+	case <-f.token:
+		due = true
+	case <-f.timer.C:
+		due = true
+	case <-f.impatience.C:
+		back, wait := f.ahead.impatient()
+		f.pace.paused = f.pace.paused || len(back) > 0
+		f.giveBack(back)
+		if f.impatient = wait > 0; f.impatient {
+			f.impatience.Reset(wait)
+		}
+		return false, false
+	case <-f.kick:
+	}
+	return due, ctx.Err() == nil
+}
+
+// turn makes an exchange, if there is anything to exchange. While handlers are so
+// quick that they would wait for the next, that is under way while the answer to
+// the last is handed out.
+func (f *feeder) turn(ctx context.Context, due bool) {
+	free := f.startAhead(f.place.take(script.Bound, !due))
+	n, waiting := free, f.ahead.len()
+	if f.more.Load() {
+		n = min(free+f.pace.want(f.cfg.Slots.size, waiting), script.Bound)
+		if free == 0 && waiting > n && !due && len(f.done) < script.Bound/2 && !locked(f.done) {
+			return // there is enough to do until more is done
+		}
+	}
+	if n == 0 && !due && len(f.done) == 0 {
+		return // the next free slot kicks
+	}
+	for {
+		x, err := f.exchange(ctx, free, n)
+		f.handing.Wait()
+		if err != nil {
+			break
+		}
+		if free, n = 0, f.atOnce(x); n == 0 {
+			f.handOut(ctx, x)
+			break
+		}
+		f.handing.Go(func() { f.handOut(ctx, x) })
+	}
+	if !f.impatient && f.ahead.len() > 0 {
+		f.impatience.Reset(patience)
+		f.impatient = true
+	}
+}
+
+// exchange is a claim with its acknowledgements, and its answer.
+type exchange struct {
+	claim
+	free int         // slots taken for it
+	n    int         // requests asked for
+	done []*Delivery // to be acknowledged
+}
+
+// exchange acknowledges what is done and claims n requests, for so many free slots
+// and ahead of them.
+func (f *feeder) exchange(ctx context.Context, free, n int) (x exchange, err error) {
+	x = exchange{free: free, n: n, done: f.done[:min(len(f.done), script.Bound)]}
+	began := time.Now()
+	if x.claim, err = f.queue.claimNext(f.claims, n, leases(x.done)); err != nil {
+		f.cfg.Slots.put(free)
+		f.done = f.giveUp(f.done, err)
+		if f.failures++; f.failures == 1 {
+			f.queue.cfg.Logger.WarnContext(ctx, "claims fail; trying on", "queue", f.queue.name, "error", err)
+		}
+		f.timer.Reset(backoff(f.failures))
+		return x, err
+	}
+	if f.failures > 0 {
+		f.queue.cfg.Logger.InfoContext(ctx, "claims succeed again", "queue", f.queue.name, "failures", f.failures)
+		f.failures = 0
+	}
+	f.done = f.done[len(x.done):]
+	f.pace.claimed(time.Since(began))
+	f.pace.paused = suspect(x.Items[min(free, len(x.Items)):]) || f.pace.paused && free == 0
+	f.more.Store(x.More)
+	if x.More {
+		signal(f.kick)
+	} else {
+		signal(f.calm)
+	}
+	wait := jitter(f.queue.cfg.Poll)
+	if x.Wait >= 0 {
+		wait = min(wait, x.Wait)
+	}
+	f.timer.Reset(wait)
+	return x, nil
+}
+
+// atOnce returns how many requests to claim before x is handed out; 0: none.
+func (f *feeder) atOnce(x exchange) int {
+	if !x.More || f.claims.Err() != nil {
+		return 0
+	}
+	f.gather()
+	n := f.pace.want(f.cfg.Slots.size, f.ahead.len()+len(x.Items)-x.free)
+	if n < script.Bound/2 {
+		return 0 // the kick goes on
+	}
+	return min(n, script.Bound)
+}
+
+// handOut starts what was claimed for the free slots, gives back the slots
+// that remain, and keeps the rest of what was asked for to be started later. What
+// cannot start goes back to the queue: what is too much, since the answer to a
+// claim whose first reply was lost can hold more than was asked for; what came too
+// late; what others had better not stand behind; and all of it if ctx has ended
+// meanwhile.
+func (f *feeder) handOut(ctx context.Context, x exchange) {
+	all, bad := f.queue.decodeAll(ctx, x.claim)
+	var back, later []*Delivery
+	ahead := x.n - x.free
+	free := x.free + f.place.take(script.Bound, false) // more may have become free meanwhile
+	for _, d := range all {
+		switch {
+		case d.left() <= 0 || ctx.Err() != nil:
+			back = append(back, d)
+		case free > 0:
+			free--
+			f.start(d)
+		case ahead > 0 && !died(d.Deliveries, d.Attempts, d.Deferrals):
+			ahead--
+			later = append(later, d)
+		default:
+			back = append(back, d)
+		}
+	}
+	f.cfg.Slots.put(free)
+	if len(later) > 0 {
+		back = append(back, f.ahead.add(later)...)
+		signal(f.kick) // a slot may have become free meanwhile
+	}
+	f.giveBack(back)
+	for _, b := range bad {
+		f.running.Go(func() {
+			ctx, cancel := f.settling()
+			defer cancel()
+			b.bury(ctx)
+		})
+	}
+	for _, lock := range x.Probes {
+		f.running.Go(func() { f.cfg.Probe(f.late, lock) })
+	}
+	f.acked(f.claims, x.done, x.Acked, nil)
+}
+
+// suspect tells whether among all is one whose worker died: the next one may as
+// well, and with it whatever else it has claimed.
+func suspect(all []script.Item) bool {
+	return slices.ContainsFunc(all, func(i script.Item) bool { return died(i.Deliveries, i.Attempts, i.Deferrals) })
+}
+
+func died(deliveries, attempts, deferrals int) bool { return deliveries-attempts-deferrals > 1 }
+
+// locked tells whether a request with a lock is among all: somebody may wait for
+// its turn.
+func locked(all []*Delivery) bool {
+	return slices.ContainsFunc(all, func(d *Delivery) bool { return d.Lock != "" })
+}
+
+// startAhead starts what was claimed ahead in so many free slots, and returns how
+// many remain.
+func (c *consumer) startAhead(slots int) int {
+	for slots > 0 {
+		d := c.ahead.next()
+		if d == nil {
+			break
+		}
+		slots--
+		c.start(d)
+	}
+	return slots
+}
+
+// giveBack requeues what has not been started, in a goroutine of its own.
+func (c *consumer) giveBack(all []*Delivery) {
+	for batch := range slices.Chunk(all, script.Bound) {
+		c.running.Go(func() {
+			ctx, cancel := c.settling()
+			defer cancel()
+			c.handBack(ctx, batch)
+			signal(c.kick)
+		})
+	}
+}
+
+// gather adds what is finished by now, and gives the slots back that it freed.
+func (f *feeder) gather(first ...finished) {
+	freed := 0
+	add := func(x finished) {
+		f.done = append(f.done, x.Delivery)
+		f.pace.ended(x.ran)
+		if x.freed {
+			freed++
+		}
+	}
+	for _, x := range first {
+		add(x)
+	}
+	for len(f.done) < script.Bound {
+		select {
+		case x, ok := <-f.acks:
+			if ok {
+				add(x)
+				continue
+			}
+		default:
+		}
+		break
+	}
+	f.cfg.Slots.put(freed)
+}
+
+// giveUp returns those of the finished that are worth another try after err.
+func (c *consumer) giveUp(done []*Delivery, err error) (again []*Delivery) {
+	for _, d := range done {
+		if d.left() > 0 {
+			again = append(again, d)
+		} else {
+			c.acked(c.base, []*Delivery{d}, nil, err)
+		}
+	}
+	return again
+}
+
+// leave hands over what a feeder that ends has in its hands: the requests of a
+// claim whose reply was lost, the clock, and the token.
+func (c *consumer) leave(lost bool) {
+	ctx, cancel := context.WithTimeout(c.base, grace)
+	defer cancel()
+	if lost {
+		if claimed, err := c.queue.claimNext(ctx, 1, nil); err == nil {
+			all, bad := c.queue.decodeAll(ctx, claimed)
+			c.handBack(ctx, append(all, deliveries(bad)...))
+		}
+	}
+	// Twice, for the first token may go to this process's own waker: the server may
+	// not have noticed yet that its connection is closed.
+	for range 2 {
+		if err := c.queue.script.Yield(ctx, c.queue.feed.Feeder); err != nil {
+			c.queue.cfg.Logger.WarnContext(ctx, "the clock was not handed over; the others notice within their poll",
+				"queue", c.queue.name, "error", err)
+			return
+		}
+	}
+}
