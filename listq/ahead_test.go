@@ -2,6 +2,7 @@ package listq_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -168,6 +169,53 @@ func TestHowMuchIsClaimedAhead(t *testing.T) {
 			t.Errorf("handlers of %v, round trips of %v: %d ahead of %d slots, want %d", c.mean, c.took, got, c.slots, c.want)
 		}
 	}
+}
+
+// While handlers are quick, the next claim is under way when the answer to the last
+// is handed out: nobody comes back to the feeder's line for it.
+func TestTheNextClaimDoesNotWaitForTheLast(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		q := listq.New(rdb, "q", listq.Config{})
+		many(t, q, 1000)
+		if n := q.Turn(t.Context(), 8, nothing); n < 2 {
+			t.Errorf("%d claim in one turn, want more while the queue has more", n)
+		}
+		if s := stats(t, q); s.Leased != 0 {
+			t.Errorf("%d requests are leased in the end", s.Leased)
+		}
+	})
+}
+
+// A slot that becomes free goes to what was claimed ahead, before what comes with the
+// next answer.
+func TestWhatIsAheadComesFirst(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		q := listq.New(rdb, "q", listq.Config{})
+		push(t, q, &listq.Request{ID: "a"}, &listq.Request{ID: "b"})
+		if ids, err := q.Started(t.Context()); err != nil || !slices.Equal(ids, []string{"a", "b"}) {
+			t.Errorf("the handlers of %v began, %v, want a and then b", ids, err)
+		}
+	})
+}
+
+// What waited for too long goes back in the order in which it came, also if that
+// takes several commands.
+func TestWhatGoesBackKeepsItsOrder(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		q := listq.New(rdb, "q", listq.Config{})
+		const n = 300
+		var ids []string
+		for i := range n {
+			ids = append(ids, fmt.Sprintf("%05d", i))
+			push(t, q, &listq.Request{ID: ids[i]})
+		}
+		if err := q.ClaimAndGiveBack(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		if got := rdb.LRange(t.Context(), q.Key()+"ready", 0, -1).Val(); !slices.Equal(got, ids) {
+			t.Errorf("ready is %v, want the order of push", got)
+		}
+	})
 }
 
 // A consumer that ends hands back what it claimed ahead.

@@ -35,3 +35,60 @@ func (q *Queue) Keep(ctx context.Context, h Handler, free, n int) (ids []string,
 	cons.drain()
 	return ids, !f.pace.paused, err
 }
+
+// Turn makes one turn of a consumer whose handlers have been quick, and returns how
+// many claims that took.
+func (q *Queue) Turn(ctx context.Context, workers int, h Handler) int64 {
+	cons := q.consumer(ctx, ConsumeConfig{Workers: workers}.withDefaults(q))
+	cons.handler = h
+	f := cons.feeder(ctx)
+	f.pace = pace{took: time.Millisecond}
+	f.more.Store(true)
+	before := q.claims
+	f.turn(ctx, true)
+	made := q.claims - before
+	cons.giveBack(cons.ahead.close())
+	cons.acking.Go(f.ackAll)
+	cons.drain()
+	return made
+}
+
+// ClaimAndGiveBack claims n requests, and gives them back as one consumer does what
+// it could not start.
+func (q *Queue) ClaimAndGiveBack(ctx context.Context, n int) error {
+	cons := q.consumer(ctx, ConsumeConfig{}.withDefaults(q))
+	var all []*Delivery
+	for len(all) < n {
+		c, err := q.Claim(ctx, n-len(all))
+		if err != nil {
+			return err
+		}
+		all = append(all, c.Deliveries...)
+	}
+	cons.giveBack(all)
+	cons.drain()
+	return nil
+}
+
+// Started claims two requests, of which the first has been claimed ahead by the time
+// the second is handed out and a slot has become free. It returns the ids in the
+// order in which their handlers began.
+func (q *Queue) Started(ctx context.Context) (ids []string, err error) {
+	cons := q.consumer(ctx, ConsumeConfig{Workers: 1}.withDefaults(q))
+	cons.handler = func(_ context.Context, d *Delivery) error {
+		ids = append(ids, d.ID)
+		return nil
+	}
+	f := cons.feeder(ctx)
+	first, err := f.exchange(ctx, 0, 1)
+	if err != nil {
+		return nil, err
+	}
+	all, _ := q.decodeAll(ctx, first.claim)
+	cons.ahead.add(all)
+	second, err := f.exchange(ctx, 0, 1)
+	f.handOut(ctx, second)
+	cons.acking.Go(f.ackAll)
+	cons.drain()
+	return ids, err
+}

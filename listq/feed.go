@@ -102,7 +102,7 @@ func (f *feeder) turn(ctx context.Context, due bool) {
 		if err != nil {
 			break
 		}
-		if free, n = 0, f.atOnce(x); n == 0 {
+		if free, n = 0, f.atOnce(ctx, x); n == 0 {
 			f.handOut(ctx, x)
 			break
 		}
@@ -158,8 +158,8 @@ func (f *feeder) exchange(ctx context.Context, free, n int) (x exchange, err err
 }
 
 // atOnce returns how many requests to claim before x is handed out; 0: none.
-func (f *feeder) atOnce(x exchange) int {
-	if !x.More || f.claims.Err() != nil {
+func (f *feeder) atOnce(ctx context.Context, x exchange) int {
+	if !x.More || ctx.Err() != nil {
 		return 0
 	}
 	f.gather()
@@ -180,7 +180,10 @@ func (f *feeder) handOut(ctx context.Context, x exchange) {
 	all, bad := f.queue.decodeAll(ctx, x.claim)
 	var back, later []*Delivery
 	ahead := x.n - x.free
-	free := x.free + f.place.take(script.Bound, false) // more may have become free meanwhile
+	free := x.free
+	if free < len(all) {
+		free += f.startAhead(f.place.take(len(all)-free, false)) // those that have become free meanwhile
+	}
 	for _, d := range all {
 		switch {
 		case d.left() <= 0 || ctx.Err() != nil:
@@ -242,16 +245,20 @@ func (c *consumer) startAhead(slots int) int {
 	return slots
 }
 
-// giveBack requeues what has not been started, in a goroutine of its own.
+// giveBack requeues what has not been started, in a goroutine of its own: the last
+// first, since each goes to the head of the queue.
 func (c *consumer) giveBack(all []*Delivery) {
-	for batch := range slices.Chunk(all, script.Bound) {
-		c.running.Go(func() {
-			ctx, cancel := c.settling()
-			defer cancel()
-			c.handBack(ctx, batch)
-			signal(c.kick)
-		})
+	if len(all) == 0 {
+		return
 	}
+	c.running.Go(func() {
+		ctx, cancel := c.settling()
+		defer cancel()
+		for _, batch := range slices.Backward(slices.Collect(slices.Chunk(all, script.Bound))) {
+			c.handBack(ctx, batch)
+		}
+		signal(c.kick)
+	})
 }
 
 // gather adds what is finished by now, and gives the slots back that it freed.

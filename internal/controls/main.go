@@ -269,10 +269,12 @@ func run(root, overlay, folder string, tests []string) (failed []string, err err
 		return nil, fmt.Errorf("%s does not compile: %s", folder, last)
 	}
 	for _, t := range tests {
-		switch {
-		case ran[t] && !ended[t]: // it hangs, or took the process down
+		if ran[t] && !ended[t] { // it hangs, or took the process down
 			failed = append(failed, folder+":"+t+hung)
-		case !ran[t] && len(failed) == 0:
+		}
+	}
+	for _, t := range tests {
+		if !ran[t] && len(failed) == 0 {
 			return nil, fmt.Errorf("%s has no test %s", folder, t)
 		}
 	}

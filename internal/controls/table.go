@@ -677,17 +677,17 @@ var controls = []Control{
 		[]string{"listq:TestPanicAndGoexitCountAnAttempt"},
 	},
 	{
-		"claimed-dropped", "what was claimed and cannot start is handed back", "listq/consume.go",
+		"claimed-dropped", "what was claimed and cannot start is handed back", "listq/feed.go",
 		"			c.handBack(ctx, batch)\n", "			_, _ = ctx, batch\n",
 		[]string{"listq:TestLostClaimHoldsMoreThanThereAreSlots", "listq:TestDrain"},
 	},
 	{
-		"lost-claim-kept", "a stopping feeder hands back a claim whose reply was lost", "listq/consume.go",
+		"lost-claim-kept", "a stopping feeder hands back a claim whose reply was lost", "listq/feed.go",
 		"	if lost {\n", "	if false {\n",
 		[]string{"listq:TestStoppingHandsBackALostClaim"},
 	},
 	{
-		"more-than-slots", "no more handlers run than there are slots", "listq/consume.go",
+		"more-than-slots", "no more handlers run than there are slots", "listq/feed.go",
 		"		case free > 0:\n			free--\n", "		case true:\n			free = max(free-1, 0)\n",
 		[]string{"listq:TestLostClaimHoldsMoreThanThereAreSlots"},
 	},
@@ -697,19 +697,34 @@ var controls = []Control{
 		[]string{"listq:TestClaimedAheadGoesBack"},
 	},
 	{
-		"ahead-unwatched", "somebody looks at how long a request has waited for a slot", "listq/consume.go",
-		"		if waiting == 0 && c.ahead.len() > 0 {", "		if waiting < 0 {",
+		"ahead-unwatched", "somebody looks at how long a request has waited for a slot", "listq/feed.go",
+		"	if !f.impatient && f.ahead.len() > 0 {", "	if false {",
 		[]string{"listq:TestClaimedAheadGoesBack"},
 	},
 	{
-		"ahead-not-paused", "who had to give back claims no more ahead for now", "listq/consume.go",
-		"			pace.paused = pace.paused || len(back) > 0\n", "",
+		"ahead-not-paused", "who had to give back claims no more ahead for now", "listq/feed.go",
+		"		f.pace.paused = f.pace.paused || len(back) > 0\n", "",
 		[]string{"listq:TestWhatWentBackStaysBack"},
 	},
 	{
-		"ahead-kept-at-the-end", "a consumer that ends hands back what it claimed ahead", "listq/consume.go",
+		"ahead-kept-at-the-end", "a consumer that ends hands back what it claimed ahead", "listq/feed.go",
 		"	c.giveBack(c.ahead.close())\n", "	c.ahead.close()\n",
 		[]string{"listq:TestStopWithRequestsAhead"},
+	},
+	{
+		"ahead-back-in-disorder", "what goes back keeps its order", "listq/feed.go",
+		"for _, batch := range slices.Backward(slices.Collect(slices.Chunk(all, script.Bound))) {", "for batch := range slices.Chunk(all, script.Bound) {",
+		[]string{"listq:TestWhatGoesBackKeepsItsOrder"},
+	},
+	{
+		"ahead-overtaken", "what was claimed ahead comes before the next answer", "listq/feed.go",
+		"		free += f.startAhead(f.place.take(len(all)-free, false))", "		free += f.place.take(len(all)-free, false)",
+		[]string{"listq:TestWhatIsAheadComesFirst"},
+	},
+	{
+		"exchanges-take-turns", "the next claim is under way while the last is handed out", "listq/feed.go",
+		"	if !x.More || ctx.Err() != nil {", "	if !x.More || ctx != nil {",
+		[]string{"listq:TestTheNextClaimDoesNotWaitForTheLast"},
 	},
 	{
 		"ahead-of-the-slow", "nothing is claimed ahead of slow handlers", "listq/ahead.go",
@@ -722,13 +737,13 @@ var controls = []Control{
 		[]string{"listq:TestHowMuchIsClaimedAhead"},
 	},
 	{
-		"ahead-suspects", "whose worker died is claimed for a free slot only", "listq/consume.go",
-		"		case d.Deliveries-d.Attempts-d.Deferrals > 1:", "		case false:",
+		"ahead-suspects", "whose worker died is claimed for a free slot only", "listq/feed.go",
+		"		case ahead > 0 && !died(d.Deliveries, d.Attempts, d.Deferrals):", "		case ahead > 0:",
 		[]string{"listq:TestSuspectsAreNotClaimedAhead"},
 	},
 	{
-		"ahead-of-suspects", "nobody stands behind whose worker died", "listq/consume.go",
-		"			calm = false\n", "",
+		"ahead-of-suspects", "nobody stands behind whose worker died", "listq/feed.go",
+		"f.pace.paused = suspect(x.Items[min(free, len(x.Items)):]) || f.pace.paused", "f.pace.paused = f.pace.paused",
 		[]string{"listq:TestSuspectsAreNotClaimedAhead"},
 	},
 	{
@@ -747,13 +762,13 @@ var controls = []Control{
 		[]string{"listq:TestDrain"},
 	},
 	{
-		"clock-not-handed-over", "a stopping feeder hands over the clock and a token", "listq/consume.go",
+		"clock-not-handed-over", "a stopping feeder hands over the clock and a token", "listq/feed.go",
 		"	for range 2 {\n", "	for range 0 {\n",
 		[]string{"listq:TestStoppedFeederLeavesATokenAndNoClock"},
 	},
 	{
-		"no-poll", "everybody looks once a poll", "listq/consume.go",
-		"		wait := jitter(c.queue.cfg.Poll)\n", "		wait := time.Hour\n",
+		"no-poll", "everybody looks once a poll", "listq/feed.go",
+		"	wait := jitter(f.queue.cfg.Poll)\n", "	wait := time.Hour\n",
 		[]string{"listq:TestPollOnly", "listq:TestIdleConsumerIsQuiet", "listq:TestLostTokenCostsAPoll"},
 	},
 	{
@@ -772,7 +787,7 @@ var controls = []Control{
 		[]string{"listq:TestInvalidRequests", ".:TestFaultPayloadCannotBeStored"},
 	},
 	{
-		"undecodable-stays", "a request that cannot be decoded is dead", "listq/consume.go",
+		"undecodable-stays", "a request that cannot be decoded is dead", "listq/feed.go",
 		"			b.bury(ctx)\n", "			_, _ = b, ctx\n",
 		[]string{"listq:TestCapsMakeRequestsDead"},
 	},
