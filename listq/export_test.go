@@ -88,6 +88,8 @@ func (q *Queue) Started(ctx context.Context) (ids []string, err error) {
 	cons.ahead.add(all)
 	second, err := f.exchange(ctx, 0, 1)
 	f.handOut(ctx, second)
+	f.gather(<-f.acks) // of the first
+	f.startAhead(cons.place.take(1, false))
 	cons.acking.Go(f.ackAll)
 	cons.drain()
 	return ids, err
