@@ -283,8 +283,12 @@ func (o *oracle) begin(ctx context.Context, p *process, q *request, direct bool)
 				o.problem("%v ran again on %v after %v had finished it, and nothing had gone wrong", q.id, p, q.done.p)
 			}
 		}
-		if q.cancelled == yes && !o.explained(since, p) && now.Sub(q.gone) > time.Second {
-			o.problem("%v ran after it was cancelled", q.id)
+		late := time.Second // its worker had it already
+		if q.waits(o.s.plan) {
+			late += o.s.plan.storage.Lease / 3 // and learns of it when it extends the lease
+		}
+		if q.cancelled == yes && !o.explained(since, p) && now.Sub(q.gone) > late {
+			o.problem("%v ran %v after it was cancelled", q.id, now.Sub(q.gone))
 		}
 	}
 	r := &run{p: p, ctx: ctx, began: now}

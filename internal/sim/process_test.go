@@ -225,14 +225,22 @@ func (p *process) handle(ctx context.Context, lk *lock.Lock, v payload) error {
 // asked is when a request's handler asked for its lock, as far as that is known:
 // a worker that does not wait in line asked just now.
 func (q *request) asked(p *plan, info *sidestep.Request) time.Time {
-	switch p.tasks[q.task].locked.(type) {
-	case sidestep.RetryPolicy, sidestep.ThenPolicy:
+	if q.waits(p) {
 		return time.Time{}
 	}
 	if info.Deliveries == 0 {
 		return q.sent
 	}
 	return time.Now()
+}
+
+// waits tells whether a worker waits in line for the request's lock.
+func (q *request) waits(p *plan) bool {
+	switch p.tasks[q.task].locked.(type) {
+	case sidestep.RetryPolicy, sidestep.ThenPolicy:
+		return true
+	}
+	return false
 }
 
 // work takes its time. A deaf request goes on when its context has ended, and on
