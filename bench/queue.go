@@ -119,7 +119,6 @@ func queueScenarios() []scenario {
 			name:    "queue/memory",
 			title:   "Memory in Redis per waiting request of 256 bytes",
 			about:   "Used memory over the number of requests. The limit holds the payload and nothing else.",
-			rounds:  1,
 			metrics: []metric{{"ready B", true}, {"delayed B", true}, {"parked B", true}},
 			peers:   withQueues([]queuePeer{sidestepQueue, sidestepTask, asynqDefault, rmqQueue, textbook, rawList}, memory),
 			targets: []target{{metric: "ready B", atMost: 700}, {metric: "delayed B", atMost: 700}, {metric: "parked B", atMost: 700}},
