@@ -210,6 +210,10 @@ func failOver(ctx context.Context, n *nemesis, rng *rand.Rand, _ *seat, old *ser
 	if next == old {
 		next = s.nodes[1]
 	}
+	// What was accepted before is not to be lost: a replica, or the master, may have been restarted just now.
+	if err := s.caughtUp(ctx, old); err != nil {
+		return err
+	}
 	replica := next.process()
 	replica.stop()
 	_, err := old.do(ctx, "CLIENT", "KILL", "TYPE", "replica")

@@ -164,6 +164,21 @@ func (s *servers) inSync(ctx context.Context, replica *server) error {
 	})
 }
 
+// caughtUp waits until the replica of a master has all that it has written so far.
+func (s *servers) caughtUp(ctx context.Context, master *server) error {
+	rdb := master.client()
+	defer rdb.Close()
+	return await(ctx, 20*time.Second, "the replica of "+master.name+" has all", func() bool {
+		conn := rdb.Conn() // WAIT is about what its own connection wrote
+		defer conn.Close() //nolint:errcheck // it only asked
+		if err := conn.Set(ctx, "chaos:caught-up", 1, time.Second).Err(); err != nil {
+			return false
+		}
+		n, err := conn.Wait(ctx, 1, time.Second).Result()
+		return err == nil && n > 0
+	})
+}
+
 // sentinelInfo asks a sentinel about the master.
 func sentinelInfo(ctx context.Context, one *server) (map[string]string, error) {
 	rdb := redis.NewSentinelClient(one.client().Options())
