@@ -131,7 +131,7 @@ var faultKinds = []faultKind{
 		},
 	},
 	{
-		name: "restart", about: "SIGKILL of a server, and a start on the same data", weight: 4,
+		name: "restart", about: "SIGKILL of a server, and a start on the same data", weight: 4, in: []string{Standalone, Quorum, Cluster},
 		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, _ *seat, srv *server) error {
 			role, err := following(ctx, srv)
 			if err != nil {
