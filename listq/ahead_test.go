@@ -63,6 +63,33 @@ func TestQuickHandlersShareCommands(t *testing.T) {
 	})
 }
 
+// consumeUntilStuck consumes until the handlers, quick at first, are stuck and
+// requests are claimed ahead of them. ran counts the handlers that began; release
+// lets them go on. It is called in a bubble.
+func consumeUntilStuck(t *testing.T, q *listq.Queue, workers int) (ran *atomic.Int64, stop, release func()) {
+	t.Helper()
+	ran = new(atomic.Int64)
+	stuck, released := make(chan struct{}), make(chan struct{})
+	stop = consume(t, q, listq.ConsumeConfig{Workers: workers}, func(context.Context, *listq.Delivery) error {
+		switch i := ran.Add(1); {
+		case i == 300:
+			close(stuck)
+			fallthrough
+		case i > 300:
+			<-released
+		}
+		return nil
+	})
+	release = sync.OnceFunc(func() { close(released) })
+	t.Cleanup(release) // before consume's, which waits for the handlers
+	<-stuck
+	synctest.Wait()
+	if s := stats(t, q); s.Leased <= workers {
+		t.Fatalf("%d requests are leased to %d workers: nothing was claimed ahead, which this test is about", s.Leased, workers)
+	}
+	return ran, stop, release
+}
+
 // What was claimed ahead of handlers that turn out to be slow is back in the queue
 // within milliseconds, for others to run; nothing of it counts.
 func TestClaimedAheadGoesBack(t *testing.T) {
@@ -71,24 +98,7 @@ func TestClaimedAheadGoesBack(t *testing.T) {
 		q := listq.New(rdb, "q", listq.Config{})
 		const n, workers = 1000, 4
 		many(t, q, n)
-		var ran atomic.Int64
-		stuck, release := make(chan struct{}), make(chan struct{})
-		consume(t, q, listq.ConsumeConfig{Workers: workers}, func(context.Context, *listq.Delivery) error {
-			switch i := ran.Add(1); {
-			case i == 300:
-				close(stuck)
-				fallthrough
-			case i > 300:
-				<-release
-			}
-			return nil
-		})
-		defer close(release)
-		<-stuck
-		synctest.Wait()
-		if s := stats(t, q); s.Leased <= workers {
-			t.Fatalf("%d requests are leased to %d workers: nothing was claimed ahead, which this test is about", s.Leased, workers)
-		}
+		ran, _, _ := consumeUntilStuck(t, q, workers)
 		var others atomic.Int64
 		consume(t, listq.New(rdb, "q", listq.Config{}), listq.ConsumeConfig{Workers: 1}, func(_ context.Context, d *listq.Delivery) error {
 			if d.Deliveries != 1 {
@@ -115,24 +125,7 @@ func TestWhatWentBackStaysBack(t *testing.T) {
 		q := listq.New(rdb, "q", listq.Config{})
 		const workers = 4
 		many(t, q, 1000)
-		var ran atomic.Int64
-		stuck, release := make(chan struct{}), make(chan struct{})
-		consume(t, q, listq.ConsumeConfig{Workers: workers}, func(context.Context, *listq.Delivery) error {
-			switch i := ran.Add(1); {
-			case i == 300:
-				close(stuck)
-				fallthrough
-			case i > 300:
-				<-release
-			}
-			return nil
-		})
-		defer close(release)
-		<-stuck
-		synctest.Wait()
-		if s := stats(t, q); s.Leased <= workers {
-			t.Fatalf("%d requests are leased to %d workers: nothing was claimed ahead, which this test is about", s.Leased, workers)
-		}
+		consumeUntilStuck(t, q, workers)
 		time.Sleep(6 * time.Millisecond)
 		for range 10 {
 			synctest.Wait()

@@ -308,41 +308,37 @@ func TestASharedPushIsBounded(t *testing.T) {
 // Who asks for replicas is told that they have not confirmed, also in a command
 // that several share.
 func TestASharedPushWaitsForReplicas(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
-		q := listq.New(rdb, "q", listq.Config{Wait: listq.Wait{Replicas: 1, Timeout: 20 * time.Millisecond}})
-		count := redistest.Count(rdb)
-		const callers = 40
-		var unconfirmed atomic.Int32
-		var wg sync.WaitGroup
-		for range callers {
-			wg.Go(func() {
-				if _, err := q.Push(t.Context(), &listq.Request{}); errors.Is(err, listq.ErrNotReplicated) {
-					unconfirmed.Add(1)
-				} else {
-					t.Logf("Push = %v", err)
-				}
-			})
-		}
-		wg.Wait()
-		if t.Name() == "TestASharedPushWaitsForReplicas/mini" {
-			t.Skip("miniredis has no WAIT")
-		}
-		if n := unconfirmed.Load(); n != callers {
-			t.Errorf("%d of %d callers were told that no replica has confirmed", n, callers)
-		}
-		waits := 0
-		for _, name := range count.Names() {
-			if name == "wait" {
-				waits++
+	rdb := redistest.Real(t) // miniredis has no WAIT
+	q := listq.New(rdb, "q", listq.Config{Wait: listq.Wait{Replicas: 1, Timeout: 20 * time.Millisecond}})
+	count := redistest.Count(rdb)
+	const callers = 40
+	var unconfirmed atomic.Int32
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			if _, err := q.Push(t.Context(), &listq.Request{}); errors.Is(err, listq.ErrNotReplicated) {
+				unconfirmed.Add(1)
+			} else {
+				t.Logf("Push = %v", err)
 			}
+		})
+	}
+	wg.Wait()
+	if n := unconfirmed.Load(); n != callers {
+		t.Errorf("%d of %d callers were told that no replica has confirmed", n, callers)
+	}
+	waits := 0
+	for _, name := range count.Names() {
+		if name == "wait" {
+			waits++
 		}
-		if waits == 0 || waits >= callers {
-			t.Errorf("%d callers waited for replicas %d times, want less", callers, waits)
-		}
-		if n := len(ids(t, q)); n != callers {
-			t.Errorf("%d requests are there, want %d", n, callers)
-		}
-	})
+	}
+	if waits == 0 || waits >= callers {
+		t.Errorf("%d callers waited for replicas %d times, want less", callers, waits)
+	}
+	if n := len(ids(t, q)); n != callers {
+		t.Errorf("%d requests are there, want %d", n, callers)
+	}
 }
 
 // Each producer's requests keep their order, however they meet those of others,

@@ -107,6 +107,19 @@ func (d *desk) join(t *testing.T, ctx context.Context, name string) (result chan
 	return result
 }
 
+// joinAll puts a, b and c in line, of which one has the given context.
+func (d *desk) joinAll(t *testing.T, ctx context.Context, who int) (results []chan error) {
+	t.Helper()
+	for i, name := range []string{"a", "b", "c"} {
+		if i != who {
+			results = append(results, d.join(t, t.Context(), name))
+			continue
+		}
+		results = append(results, d.join(t, ctx, name))
+	}
+	return results
+}
+
 func want(t *testing.T, d *desk, batches ...[]string) {
 	t.Helper()
 	if got := d.sent(); !reflect.DeepEqual(got, batches) {
@@ -238,14 +251,7 @@ func TestAContextEndsNothingOfOthers(t *testing.T) {
 					d := newDesk(100, leaves)
 					leave := d.fill(t)
 					ctx, cancel := context.WithCancel(t.Context())
-					var results []chan error
-					for i, name := range []string{"a", "b", "c"} {
-						if i == who {
-							results = append(results, d.join(t, ctx, name))
-							continue
-						}
-						results = append(results, d.join(t, t.Context(), name))
-					}
+					results := d.joinAll(t, ctx, who)
 					cancel()
 					if err := <-results[who]; !errors.Is(err, context.Canceled) {
 						t.Errorf("caller %d: %v, want that its context ended", who, err)
@@ -275,14 +281,7 @@ func TestAContextEndsNothingOfOthers(t *testing.T) {
 					}
 					leave := d.fill(t)
 					ctx, cancel := context.WithCancel(t.Context())
-					var results []chan error
-					for i, name := range []string{"a", "b", "c"} {
-						if i == who {
-							results = append(results, d.join(t, ctx, name))
-							continue
-						}
-						results = append(results, d.join(t, t.Context(), name))
-					}
+					results := d.joinAll(t, ctx, who)
 					leave()
 					synctest.Wait() // sent
 					cancel()
