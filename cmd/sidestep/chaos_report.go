@@ -63,6 +63,12 @@ func writeChaos(w io.Writer, s style, results []*chaos.Result, took time.Duratio
 		}
 		return s.warn(number(r.Replication))
 	})
+	row("masters replaced", func(r *chaos.Result) string {
+		if len(r.Replaced) == 0 {
+			return s.faint("–")
+		}
+		return number(len(r.Replaced))
+	})
 	zero("valid overlaps", func(r *chaos.Result) int { return len(r.Overlaps) })
 	zero("fence order", func(r *chaos.Result) int { return len(r.Disorders) })
 	zero("stale, let through", func(r *chaos.Result) int { return r.StaleLet })

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sidestep-go/sidestep"
@@ -27,6 +28,8 @@ type Result struct {
 	Faults     []Fault `json:"faults"`
 	FaultsDone int     `json:"faults_done"` // those without an error
 
+	Replaced []Replacement `json:"replaced"` // masters, by their sentinels
+
 	Requests    int      `json:"requests"`
 	Accepted    int      `json:"accepted"` // stored, as the caller was told: they must run
 	RanInCall   int      `json:"ran_in_call"`
@@ -36,7 +39,7 @@ type Result struct {
 	Unanswered  int      `json:"unanswered"` // their client was killed, and none ran
 	Lost        int      `json:"lost"`
 	LostIDs     []string `json:"lost_ids,omitempty"`
-	Replication int      `json:"lost_to_replication"` // by a failover, where accepting did not wait
+	Replication int      `json:"lost_to_replication"` // with a master that was replaced, where accepting did not wait
 	Unfinished  int      `json:"unfinished"`          // accepted, and still in the queue
 	Dead        int      `json:"dead"`
 
@@ -46,6 +49,7 @@ type Result struct {
 	Again     int            `json:"done_again"` // complete sections beyond the first of a request
 	Because   map[string]int `json:"done_again_because,omitempty"`
 	Overlaps  []Overlap      `json:"overlaps"`
+	Split     []Overlap      `json:"overlaps_of_two_masters"` // that the sentinels let serve at a time
 	Disorders []Overlap      `json:"fence_disorders"`
 	Late      int            `json:"late_contexts"` // seen to go on after their leases had run out
 	Latest    time.Duration  `json:"latest_context_ns"`
@@ -262,7 +266,7 @@ func (r *Result) late(rec record) {
 // checkSections looks for valid sections of a key that overlap, and whose fences
 // do not grow.
 func (r *Result) checkSections() {
-	r.Overlaps, r.Disorders = []Overlap{}, []Overlap{} // [] in JSON, not null
+	r.Overlaps, r.Split, r.Disorders = []Overlap{}, []Overlap{}, []Overlap{} // [] in JSON, not null
 	slices.SortFunc(r.sections, func(a, b *section) int {
 		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.from, b.from))
 	})
@@ -282,7 +286,12 @@ func (r *Result) checkSections() {
 			longest, highest = nil, nil
 		}
 		if longest != nil && s.from < longest.valid {
-			r.Overlaps = append(r.Overlaps, Overlap{s.key, longest.name(), s.name(), time.Duration(min(longest.valid, s.valid) - s.from)})
+			o := Overlap{s.key, longest.name(), s.name(), time.Duration(min(longest.valid, s.valid) - s.from)}
+			if r.split(s.from) {
+				r.Split = append(r.Split, o)
+			} else {
+				r.Overlaps = append(r.Overlaps, o)
+			}
 		}
 		if highest != nil && s.fence <= highest.fence {
 			r.Disorders = append(r.Disorders, Overlap{s.key, highest.name(), s.name(), time.Duration(s.from - highest.from)})
@@ -319,7 +328,7 @@ func (r *Result) checkRequests(ctx context.Context, entries map[string]*entry, q
 			switch {
 			case err == nil || !errors.Is(err, sidestep.ErrUnknown):
 				r.Unfinished++
-			case r.Topology == SentinelAsync && r.duringFailover(e):
+			case r.Topology == SentinelAsync && r.replaced(e):
 				r.Replication++
 			default:
 				r.Lost++
@@ -340,25 +349,43 @@ func (r *Result) checkRequests(ctx context.Context, entries map[string]*entry, q
 	slices.Sort(r.LostIDs)
 }
 
-// duringFailover tells whether a request was accepted by a master that was
-// replaced before the replica could have it. One that has just synchronised gets
-// what came since with its next acknowledgement, which it sends every second.
-func (r *Result) duringFailover(e *entry) bool {
-	const lag = int64(2 * time.Second)
-	return slices.ContainsFunc(r.Faults, func(f Fault) bool {
-		return f.Kind == "failover" && e.answered >= f.From-lag && e.offered <= f.To
+// replaced tells whether a request was accepted by a master that was replaced
+// before the replica surely had it.
+func (r *Result) replaced(e *entry) bool {
+	return slices.ContainsFunc(r.Replaced, func(m Replacement) bool { return e.answered >= m.From && e.offered <= m.To })
+}
+
+// split tells whether, when the second of two sections began, two masters may
+// have served, or leases of both still ran.
+func (r *Result) split(from int64) bool {
+	return slices.ContainsFunc(r.Replaced, func(m Replacement) bool {
+		return m.Both && from >= m.From && from <= m.To+int64(lockTTL)
 	})
+}
+
+// twoMasters says when a master served on that had been replaced; "" if none did.
+func (r *Result) twoMasters() string {
+	var all []string
+	for _, m := range r.Replaced {
+		if m.Both {
+			all = append(all, fmt.Sprintf("%s replaced %s, which served on for %v", m.New, m.Old, time.Duration(m.To-m.At).Round(time.Millisecond)))
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 // why names the fault between two complete sections of a request: delivery is at
 // least once, so that what keeps an acknowledgement from Redis makes a second.
 func (r *Result) why(first, second *section) string {
+	for _, m := range r.Replaced {
+		if m.From <= second.from && m.To+int64(queueLease) >= first.from { // what was acknowledged may be undone
+			return "failover"
+		}
+	}
 	var own, other string
 	for _, f := range r.Faults {
 		switch {
 		case f.From > second.from || f.To+int64(queueLease) < first.from:
-		case f.Kind == "failover": // what was acknowledged may be undone
-			return f.Kind
 		case f.Target == first.by.seat.name:
 			own = cmp.Or(own, f.Kind)
 		case slices.Contains(r.servers, f.Target):
@@ -459,7 +486,12 @@ func (r *Result) judge() {
 	broken(len(r.Overlaps), "%d valid sections overlap another of their lock", len(r.Overlaps))
 	broken(len(r.Disorders), "%d valid sections have a fence that is not larger than one before", len(r.Disorders))
 	broken(r.StaleLet, "%d stale writes passed the fence", r.StaleLet)
-	broken(len(r.History.Violations), "the history of the locks breaks a rule %d times", len(r.History.Violations))
+	if two := r.twoMasters(); two == "" {
+		broken(len(r.History.Violations), "the history of the locks breaks a rule %d times", len(r.History.Violations))
+	} else {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s: %d valid sections overlap another of their lock then, and the history of the locks breaks a rule %d times",
+			two, len(r.Split), len(r.History.Violations)))
+	}
 	broken(len(r.Deaths), "%d processes died by themselves", len(r.Deaths))
 	if r.Complete == 0 {
 		broken(1, "no section came to its end")

@@ -131,8 +131,13 @@ var faultKinds = []faultKind{
 		},
 	},
 	{
-		name: "restart", about: "SIGKILL of a server, and a start on the same data", weight: 4, in: []string{Standalone, Quorum, Cluster},
-		run: func(ctx context.Context, _ *nemesis, rng *rand.Rand, _ *seat, srv *server) error {
+		name: "restart", about: "SIGKILL of a server, and a start on the same data", weight: 4,
+		run: func(ctx context.Context, n *nemesis, rng *rand.Rand, _ *seat, srv *server) error {
+			if len(n.servers.sentinels) > 0 {
+				if err := n.servers.whole(ctx); err != nil {
+					return err
+				}
+			}
 			role, err := following(ctx, srv)
 			if err != nil {
 				return err
@@ -206,13 +211,12 @@ var errNothingToLose = errors.New("the process sent no script there")
 // old one comes back as its replica.
 func failOver(ctx context.Context, n *nemesis, rng *rand.Rand, _ *seat, old *server) error {
 	s := n.servers
+	if err := s.whole(ctx); err != nil { // what was accepted before is not to be lost
+		return err
+	}
 	next := s.nodes[0]
 	if next == old {
 		next = s.nodes[1]
-	}
-	// What was accepted before is not to be lost: a replica, or the master, may have been restarted just now.
-	if err := s.caughtUp(ctx, old); err != nil {
-		return err
 	}
 	replica := next.process()
 	replica.stop()

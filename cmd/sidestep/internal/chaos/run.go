@@ -86,6 +86,8 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	watching, stopWatching := context.WithCancel(ctx)
 	still := make(chan time.Duration, 1)
 	go func() { still <- standstill(watching) }()
+	replaced := make(chan []Replacement, 1)
+	go func() { replaced <- srv.watch(watching) }()
 	defer stopWatching()
 	harm, cancel := context.WithTimeout(ctx, opt.Duration)
 	n.run(harm)
@@ -111,7 +113,7 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	c.following.Wait() // all have ended
 	r.To = clock.Now()
 	stopWatching()
-	r.Still = <-still
+	r.Still, r.Replaced = <-still, <-replaced
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

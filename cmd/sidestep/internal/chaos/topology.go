@@ -28,13 +28,15 @@ const (
 var Topologies = []string{Standalone, Sentinel, SentinelAsync, Quorum, Cluster}
 
 // The times of a run. A Sentinel counts a master as down from its last answer,
-// which may be a second old when it dies. As this is longer than any lease and
+// which may be a second old when it dies. As downAfter is longer than any lease and
 // that second, no lease granted by a dead master lasts until the next one serves.
+// It is longer than a restart and two such seconds as well, the second being the
+// time between two tries to connect, so that a restarted master is rarely replaced.
 const (
 	lockTTL      = 800 * time.Millisecond
 	queueLease   = time.Second
 	queuePoll    = 100 * time.Millisecond
-	downAfter    = 2 * time.Second
+	downAfter    = 3 * time.Second
 	replicaWait  = 300 * time.Millisecond
 	masterName   = "chaos"
 	queueName    = "chaos"
@@ -164,19 +166,37 @@ func (s *servers) inSync(ctx context.Context, replica *server) error {
 	})
 }
 
-// caughtUp waits until the replica of a master has all that it has written so far.
-func (s *servers) caughtUp(ctx context.Context, master *server) error {
-	rdb := master.client()
-	defer rdb.Close()
-	return await(ctx, 20*time.Second, "the replica of "+master.name+" has all", func() bool {
-		conn := rdb.Conn() // WAIT is about what its own connection wrote
-		defer conn.Close() //nolint:errcheck // it only asked
-		if err := conn.Set(ctx, "chaos:caught-up", 1, time.Second).Err(); err != nil {
+// whole waits until all nodes of a Sentinel set are as they should be: the replica
+// has all that its master has written so far, and both would still after a restart.
+func (s *servers) whole(ctx context.Context) error {
+	return await(ctx, 20*time.Second, "a master whose replica has all", func() bool {
+		for _, n := range s.nodes { // whoever rewrites its append-only file starts with the old one
+			v, err := n.do(ctx, "INFO", "persistence")
+			text, _ := v.(string)
+			if err != nil || !strings.Contains(text, "aof_rewrite_in_progress:0") || !strings.Contains(text, "aof_rewrite_scheduled:0") {
+				return false
+			}
+		}
+		master, err := s.master(ctx)
+		if err != nil {
 			return false
 		}
-		n, err := conn.Wait(ctx, 1, time.Second).Result()
-		return err == nil && n > 0
+		rdb := master.client()
+		defer rdb.Close()
+		return hasAll(ctx, rdb, time.Second)
 	})
+}
+
+// hasAll tells whether a replica of a master gets all that it has written so far,
+// within a limit.
+func hasAll(ctx context.Context, master *redis.Client, limit time.Duration) bool {
+	conn := master.Conn() // WAIT is about what its own connection wrote
+	defer conn.Close()    //nolint:errcheck // it only asked
+	if err := conn.Set(ctx, "chaos:has-all", 1, time.Second).Err(); err != nil {
+		return false
+	}
+	n, err := conn.Wait(ctx, 1, limit).Result()
+	return err == nil && n > 0
 }
 
 // sentinelInfo asks a sentinel about the master.
