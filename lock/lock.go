@@ -221,9 +221,7 @@ func (d *departure) leave(ctx context.Context) bool {
 	left := releaseTimeout
 	if n, ok := l.node.(*single); ok && n.prompt() {
 		began := time.Now()
-		limited, cancel := context.WithTimeout(detached(ctx), connectTimeout)
-		d.send(limited, true)
-		cancel()
+		d.send(l.limits.limit(ctx, began), true)
 		if left -= time.Since(began); d.err == nil || left <= 0 || !n.repeats {
 			d.settle()
 			return true

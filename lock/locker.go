@@ -38,6 +38,7 @@ type Locker struct {
 	fromReceipt bool            // for tests: a grant counts from its receipt, which is wrong
 	ctx         context.Context // ends at Close
 	stop        context.CancelFunc
+	limits      limits
 
 	mu      sync.Mutex // guards the fields below, and all leases, slots and mailboxes
 	closed  bool
@@ -354,6 +355,39 @@ func (l *Locker) keysFor(name string) (keys, error) {
 		return keys{}, err
 	}
 	return keysOf(l.cfg.Prefix, name), nil
+}
+
+// limits makes contexts that end connectTimeout from now, or up to a tenth of that
+// earlier: one timer serves all of a while. The zero value is ready.
+type limits struct {
+	mu     sync.Mutex // guards the fields below
+	ctx    context.Context
+	end    time.Time // of ctx
+	cancel context.CancelFunc
+}
+
+// limit returns a context with the values of ctx, and an end of its own.
+func (s *limits) limit(ctx context.Context, now time.Time) context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end.Sub(now) < connectTimeout*9/10 {
+		s.end = now.Add(connectTimeout)
+		s.ctx, s.cancel = context.WithDeadline(context.Background(), s.end) // others still use the one before
+	}
+	return limited{s.ctx, detached(ctx)}
+}
+
+// limited is a context with the values of another.
+type limited struct {
+	context.Context
+	values context.Context
+}
+
+func (c limited) Value(key any) any {
+	if v := c.values.Value(key); v != nil {
+		return v
+	}
+	return c.Context.Value(key)
 }
 
 // detached is ctx without its end.
