@@ -113,6 +113,10 @@ var controls = []Control{
 		[]string{scriptModel},
 	},
 	{
+		"line-by-text", "the line of a lock is in the order of numbers", "internal/script/prelude.lua",
+		"string.char(48 + #seq) .. seq", "'1' .. seq", []string{scriptModel},
+	},
+	{
 		"push-by-body", "a finished request is remembered by push", "internal/script/prelude.lua",
 		"local memory = call('ZSCORE', gone, id)", "local memory", scripts("TestPushAfterDoneStaysDone"),
 	},

@@ -156,8 +156,8 @@ func (q *Queue) Parked(ctx context.Context, lock string, n int) ([]string, error
 	}
 	ids := make([]string, 0, len(members))
 	for _, m := range members {
-		if at := len(lock) + 18; len(m) > at {
-			ids = append(ids, m[at:])
+		if _, id, ok := strings.Cut(m[len(lock)+1:], "\x00"); ok {
+			ids = append(ids, id)
 		}
 	}
 	return ids, nil

@@ -107,14 +107,18 @@ local function heal() call('HINCRBY', meta, 'healed', 1) end
 -- probe is a lock's member in delayed while the lock has parked requests.
 local function probe(lock) return '\0' .. lock end
 
--- spot is a request's member in parked.
-local function spot(id, s) return s.lock .. '\0' .. string.format('%016.0f', s.seq) .. '\0' .. id end
+-- spot is a request's member in parked: its lock, its place in line, its id. The
+-- place is behind a sign for its length, so that it sorts as a number.
+local function spot(id, s)
+  local seq = whole(s.seq)
+  return s.lock .. '\0' .. string.char(48 + #seq) .. seq .. '\0' .. id
+end
 
 -- oldest returns a lock's first parked id and its member in parked, or nil.
 local function oldest(lock)
   local m = call('ZRANGEBYLEX', parked, '[' .. lock .. '\0', '(' .. lock .. '\1', 'LIMIT', 0, 1)[1]
   if not m then return nil end
-  return string.sub(m, #lock + 19), m
+  return string.sub(m, #lock + 4 + (string.byte(m, #lock + 2) or 48) - 48), m
 end
 
 -- unprobe drops the lock's probe with its last parked request.

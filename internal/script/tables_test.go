@@ -331,6 +331,7 @@ func TestScripts(t *testing.T) {
 			{"done", "1 l@30 tok=f:1 n=1/0/0", ack("1 f:1"), "[1]", "gone 1@60", "[2]"},
 			{"several", "1 l@30 tok=f:1; 2 l@30 tok=f:1; 3 l@30 tok=g:1; 4 r; ready 4", ack("1 f:1", "2 f:1", "3 f:1", "9 f:1"), "[1 1 0 0] more", "3 l@30 tok=g:1; 4 r; ready 4; gone 1@60; gone 2@60", "[2 2 0 0] more"},
 			{"the next has its turn", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2; 3 p A#3; probe A@60; 4 r; ready 4; seq 3", ack("1 f:1"), "[1] more", "2 r A#2; held A=2; 3 p A#3; probe A@60; 4 r; ready 2 4; gone 1@60; seq 3; wake", "[2] more"},
+			{"the next by number", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#10; 3 p A#9; probe A@60; seq 10", ack("1 f:1"), "[1] more", "2 p A#10; 3 r A#9; held A=3; probe A@60; ready 3; gone 1@60; seq 10; wake", "[2] more"},
 			{"the last in line", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2; probe A@60; seq 2", ack("1 f:1"), "[1] more", "2 r A#2; held A=2; ready 2; gone 1@60; seq 2; wake", "[2] more"},
 			{"the next waited too long", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2 acc=-60 wait=60; 3 p A#3; probe A@60; seq 3", ack("1 f:1"), "[1] more buried 2: max wait", "2 x@0 A#2 acc=-60 wait=60 note=max_wait; 3 r A#3; held A=3; ready 3; gone 1@60; seq 3; wake", "[2] more"},
 			{"nobody in line", "1 l@30 A#1 tok=f:1; held A=1; seq 1", ack("1 f:1"), "[1]", "gone 1@60; seq 1", "[2]"},

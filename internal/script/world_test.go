@@ -75,7 +75,10 @@ func testQueue(rdb redis.UniversalClient) *script.Queue {
 }
 
 // spot is a request's member in parked.
-func spot(id string, r req) string { return fmt.Sprintf("%s\x00%016d\x00%s", r.lock, r.seq, id) }
+func spot(id string, r req) string {
+	seq := strconv.FormatInt(r.seq, 10)
+	return r.lock + "\x00" + string(rune('0'+len(seq))) + seq + "\x00" + id
+}
 
 var letters = map[string]byte{"ready": 'r', "delayed": 'd', "parked": 'p', "leased": 'l', "dead": 'x'}
 
