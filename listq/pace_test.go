@@ -49,3 +49,16 @@ func TestPace(t *testing.T) {
 		}
 	}
 }
+
+// Up to a tenth is taken off, and nothing is added.
+func TestJitter(t *testing.T) {
+	t.Parallel()
+	least, most := time.Hour, time.Duration(0)
+	for range 1000 {
+		d := jitter(time.Second)
+		least, most = min(least, d), max(most, d)
+	}
+	if least < 900*time.Millisecond || most > time.Second || most-least < 50*time.Millisecond {
+		t.Errorf("from %v to %v, want from 900ms to 1s", least, most)
+	}
+}

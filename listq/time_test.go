@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/sidestep-go/sidestep/internal/redistest"
 	"github.com/sidestep-go/sidestep/listq"
+	"github.com/sidestep-go/sidestep/retry"
 	"github.com/sidestep-go/sidestep/sidesteptest"
 )
 
@@ -685,4 +687,59 @@ func lostReplies(t *testing.T, srv *sidesteptest.Server, rdb interface {
 	type key struct{}
 	rdb.AddHook(loseReply{key{}})
 	return context.WithValue(t.Context(), key{}, true)
+}
+
+// An extension that fails is tried again after a 24th of the lease, and said once.
+func TestExtensionIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := server(t)
+		rdb, _ := wired(t, srv)
+		var log strings.Builder
+		q := listq.New(rdb, "q", listq.Config{Lease: 24 * time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		begun, done := make(chan struct{}), make(chan error, 1)
+		stop := consume(t, q, listq.ConsumeConfig{}, func(ctx context.Context, _ *listq.Delivery) error {
+			close(begun)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Minute):
+			}
+			done <- context.Cause(ctx)
+			return nil
+		})
+		push(t, q, &listq.Request{})
+		<-begun
+		time.Sleep(7500 * time.Millisecond)
+		srv.SetError("LOADING Redis is loading the dataset in memory")
+		time.Sleep(14 * time.Second) // of the 16 left
+		srv.SetError("")
+		if err := <-done; err != nil {
+			t.Errorf("the lease was lost: %v", err)
+		}
+		stop()
+		if n := strings.Count(log.String(), "leases were not extended; trying on"); n != 1 {
+			t.Errorf("it was said %d times, want once\n%s", n, &log)
+		}
+	})
+}
+
+// A backoff is asked for the attempt that has just failed, the first being 1.
+func TestBackoffCountsFromOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		q := listq.New(rdb, "q", listq.Config{})
+		var asked []int
+		backoff := retry.BackoffFunc(func(attempt int, _ time.Duration) (time.Duration, bool) {
+			asked = append(asked, attempt)
+			return time.Second, attempt < 3
+		})
+		stop := consume(t, q, listq.ConsumeConfig{Workers: 1, Backoff: backoff}, func(context.Context, *listq.Delivery) error {
+			return errors.New("no")
+		})
+		push(t, q, &listq.Request{})
+		time.Sleep(10 * time.Second)
+		stop()
+		if want := []int{1, 2, 3}; !slices.Equal(asked, want) {
+			t.Errorf("asked for the attempts %v, want %v", asked, want)
+		}
+	})
 }
