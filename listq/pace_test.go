@@ -1,10 +1,13 @@
 package listq
 
 import (
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sidestep-go/sidestep/internal/script"
+	"github.com/sidestep-go/sidestep/sidesteptest"
 )
 
 // What is claimed ahead is what handlers are going to finish in two round trips.
@@ -61,4 +64,81 @@ func TestJitter(t *testing.T) {
 	if least < 900*time.Millisecond || most > time.Second || most-least < 50*time.Millisecond {
 		t.Errorf("from %v to %v, want from 900ms to 1s", least, most)
 	}
+}
+
+// Tries again wait for up to 25 ms, twice that each time, and a second at most.
+func TestBackoffOfTries(t *testing.T) {
+	t.Parallel()
+	for try, limit := range map[int]time.Duration{1: 25, 2: 50, 3: 100, 6: 800, 7: 1000, 11: 1000, 12: 1000, 80: 1000} {
+		least, most := time.Hour, time.Duration(0)
+		for range 1000 {
+			d := backoff(try)
+			least, most = min(least, d), max(most, d)
+		}
+		limit *= time.Millisecond
+		if least < time.Millisecond || most > limit+time.Millisecond || most < limit/2 {
+			t.Errorf("after %d tries: from %v to %v, want from 1ms to %v", try, least, most, limit+time.Millisecond)
+		}
+	}
+}
+
+// A note keeps up to 1,024 bytes, and is not cut within a letter.
+func TestClip(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ note, want string }{
+		{strings.Repeat("a", 1024), strings.Repeat("a", 1024)},
+		{strings.Repeat("a", 1025), strings.Repeat("a", 1024)},
+		{strings.Repeat("a", 1023) + "é", strings.Repeat("a", 1023)},
+		{strings.Repeat("\xff", 1024), strings.Repeat("\xff", 1024)},
+	} {
+		if got := clip(tt.note); got != tt.want {
+			t.Errorf("clip of %d bytes: %d, want %d", len(tt.note), len(got), len(tt.want))
+		}
+	}
+}
+
+// While what is claimed ahead is enough, there is no exchange without a reason.
+func TestEnoughToDo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := sidesteptest.New()
+		defer srv.Close()
+		rdb := srv.Client()
+		defer rdb.Close()
+		q := New(rdb, "q", Config{})
+		one := func(lock string) *Delivery {
+			d := &Delivery{Request: Request{ID: "a", Lock: lock}, queue: q}
+			until := time.Now().Add(time.Hour)
+			d.until.Store(&until)
+			return d
+		}
+		for name, tt := range map[string]struct {
+			slots, ahead, done int
+			lock               string
+			due, exchanges     bool
+		}{
+			"enough":                          {ahead: 150, done: script.Bound/2 - 1},
+			"something is due":                {ahead: 150, due: true, exchanges: true},
+			"as much as would come":           {ahead: 128, exchanges: true},
+			"half a batch to acknowledge":     {ahead: 150, done: script.Bound / 2, exchanges: true},
+			"a lock's turn to be handed over": {ahead: 150, done: 1, lock: "x", exchanges: true},
+		} {
+			c := q.consumer(t.Context(), ConsumeConfig{Workers: 1}.withDefaults(q))
+			c.place.take(1, false) // no slot is free
+			f := c.feeder(t.Context())
+			f.pace = pace{took: time.Millisecond} // 256, less what waits
+			f.more.Store(true)
+			for range tt.ahead {
+				f.ahead.add([]*Delivery{one("")})
+			}
+			for range tt.done {
+				f.done = append(f.done, one(tt.lock))
+			}
+			before := q.claims
+			f.turn(t.Context(), tt.due)
+			if got := q.claims > before; got != tt.exchanges {
+				t.Errorf("%s: exchange %t, want %t", name, got, tt.exchanges)
+			}
+			c.end(nil)
+		}
+	})
 }
