@@ -118,6 +118,7 @@ func TestEnoughToDo(t *testing.T) {
 		}{
 			"enough":                          {ahead: 150, done: script.Bound/2 - 1},
 			"something is due":                {ahead: 150, due: true, exchanges: true},
+			"nothing to do":                   {due: true, exchanges: true},
 			"as much as would come":           {ahead: 128, exchanges: true},
 			"half a batch to acknowledge":     {ahead: 150, done: script.Bound / 2, exchanges: true},
 			"a lock's turn to be handed over": {ahead: 150, done: 1, lock: "x", exchanges: true},
@@ -137,6 +138,9 @@ func TestEnoughToDo(t *testing.T) {
 			f.turn(t.Context(), tt.due)
 			if got := q.claims > before; got != tt.exchanges {
 				t.Errorf("%s: exchange %t, want %t", name, got, tt.exchanges)
+			}
+			if want := tt.exchanges && tt.ahead > 0; f.impatient != want {
+				t.Errorf("%s: impatience runs: %t, want %t", name, f.impatient, want)
 			}
 			c.end(nil)
 		}

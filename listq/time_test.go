@@ -642,6 +642,35 @@ func TestMoveBringsBackWithoutConsuming(t *testing.T) {
 	})
 }
 
+// What is due at once is brought back at once, also if it is more than one claim's.
+func TestMoveBringsAllBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		q := listq.New(rdb, "q", listq.Config{Lease: 5 * time.Second})
+		for range 300 {
+			push(t, q, &listq.Request{})
+		}
+		for range 3 {
+			if c, err := q.Claim(t.Context(), 100); err != nil || len(c.Deliveries) != 100 {
+				t.Fatalf("Claim = %d, %v, want 100", len(c.Deliveries), err)
+			}
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- listq.New(rdb, "q", listq.Config{}).Move(ctx, nil) }()
+		ready := func() int64 { return rdb.LLen(ctx, q.Key()+"ready").Val() }
+		for ready() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(5 * time.Millisecond)
+		if n := ready(); n != 300 {
+			t.Errorf("%d are ready, want all 300, whose leases have ended", n)
+		}
+		stop()
+		<-done
+	})
+}
+
 // A reply to a claim that is lost is asked for again; what it held, and the slots
 // do not, goes back.
 func TestLostClaimHoldsMoreThanThereAreSlots(t *testing.T) {
@@ -689,7 +718,8 @@ func lostReplies(t *testing.T, srv *sidesteptest.Server, rdb interface {
 	return context.WithValue(t.Context(), key{}, true)
 }
 
-// An extension that fails is tried again after a 24th of the lease, and said once.
+// An extension that fails is tried again after a 24th of the lease. That is said
+// once, as are the first claim that fails and the first that succeeds again.
 func TestExtensionIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := server(t)
@@ -716,8 +746,10 @@ func TestExtensionIsTriedAgain(t *testing.T) {
 			t.Errorf("the lease was lost: %v", err)
 		}
 		stop()
-		if n := strings.Count(log.String(), "leases were not extended; trying on"); n != 1 {
-			t.Errorf("it was said %d times, want once\n%s", n, &log)
+		for _, msg := range []string{"leases were not extended; trying on", "claims fail; trying on", "claims succeed again"} {
+			if n := strings.Count(log.String(), msg); n != 1 {
+				t.Errorf("%q was said %d times, want once\n%s", msg, n, &log)
+			}
 		}
 	})
 }
