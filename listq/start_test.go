@@ -71,3 +71,57 @@ func TestLateAnswerIsRenewedSoon(t *testing.T) {
 		}
 	})
 }
+
+// An answer may hold more than was asked for. What neither a slot nor the place
+// ahead was meant for goes back.
+func TestTooMuchGoesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := sidesteptest.New()
+		defer srv.Close()
+		rdb := srv.Client()
+		defer rdb.Close()
+		q := New(rdb, "q", Config{})
+		for _, id := range []string{"a", "b", "c", "d", "e"} {
+			if _, err := q.Push(t.Context(), &Request{ID: id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := q.consumer(t.Context(), ConsumeConfig{Workers: 1}.withDefaults(q))
+		defer c.end(nil)
+		end := make(chan struct{})
+		c.handler = func(context.Context, *Delivery) error {
+			<-end
+			return nil
+		}
+		f := c.feeder(t.Context())
+		x := exchange{free: c.place.take(1, false), n: 3}
+		var err error
+		if x.claim, err = q.claimNext(t.Context(), 5, nil); err != nil {
+			t.Fatal(err)
+		}
+		f.handOut(t.Context(), x)
+		synctest.Wait()
+		if n := f.ahead.len(); n != 2 {
+			t.Errorf("%d wait ahead, want 2", n)
+		}
+		if ids := rdb.LRange(t.Context(), q.Key()+"ready", 0, -1).Val(); !slices.Equal(ids, []string{"d", "e"}) {
+			t.Errorf("ready = %q, want what was too much, in its order", ids)
+		}
+		close(end)
+		c.acking.Go(f.ackAll)
+		c.drain()
+	})
+}
+
+// A worker died if a delivery ended in neither a failure nor a conflict.
+func TestDied(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		deliveries, attempts, deferrals int
+		want                            bool
+	}{{1, 0, 0, false}, {2, 0, 0, true}, {2, 1, 0, false}, {2, 0, 1, false}, {3, 1, 1, false}, {4, 1, 1, true}} {
+		if got := died(tt.deliveries, tt.attempts, tt.deferrals); got != tt.want {
+			t.Errorf("%d deliveries, %d attempts, %d deferrals: %t, want %t", tt.deliveries, tt.attempts, tt.deferrals, got, tt.want)
+		}
+	}
+}
