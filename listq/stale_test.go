@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/sidestep-go/sidestep/internal/redistest"
 	"github.com/sidestep-go/sidestep/internal/script"
 	"github.com/sidestep-go/sidestep/listq"
@@ -35,6 +37,45 @@ func TestStaleSettlementPromotes(t *testing.T) {
 		if d := claim(t, q); d.ID != "a" {
 			t.Errorf("Claim = %q, want a", d.ID)
 		}
+	})
+}
+
+// The same where the consumer acknowledges: it says that the request was no longer
+// its own, and promotes.
+func TestStaleAcknowledgementPromotes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		var stale events
+		other := listq.New(rdb, "q", listq.Config{})
+		q := listq.New(rdb, "q", listq.Config{Hooks: listq.Hooks{Stale: func(_ context.Context, d *listq.Delivery) { stale.add(d.ID) }}})
+		push(t, q, &listq.Request{ID: "a", Lock: "k"})
+		passed := make(chan struct{})
+		runs := 0
+		stop := consume(t, q, listq.ConsumeConfig{Workers: 1}, func(context.Context, *listq.Delivery) error {
+			if runs++; runs > 1 {
+				return nil
+			}
+			rdb.ZAdd(t.Context(), q.Key()+"leased", redis.Z{Score: 1, Member: "a"}) // its lease ends
+			now := claim(t, other)
+			err := now.Settle(t.Context(), "park", func(ctx context.Context, s *script.Queue, l script.Lease) (script.Code, []script.Buried, error) {
+				return s.Park(ctx, l, time.Hour, 0)
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			close(passed)
+			return nil
+		})
+		<-passed
+		time.Sleep(5 * time.Second)
+		stop()
+		if got := stale.list(); len(got) != 1 || got[0] != "a" {
+			t.Errorf("Stale hook: %q, want a, once", got)
+		}
+		if runs != 2 {
+			t.Errorf("a ran %d times, want twice: in its line it is the next", runs)
+		}
+		empty(t, rdb, q)
 	})
 }
 
