@@ -2,6 +2,7 @@ package listq
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"testing"
@@ -124,4 +125,46 @@ func TestDied(t *testing.T) {
 			t.Errorf("%d deliveries, %d attempts, %d deferrals: %t, want %t", tt.deliveries, tt.attempts, tt.deferrals, got, tt.want)
 		}
 	}
+}
+
+// Whose lease is over loses its context; who is being settled then, or was, does
+// not. The next look is due when the next lease would end.
+func TestExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := sidesteptest.New()
+		defer srv.Close()
+		rdb := srv.Client()
+		defer rdb.Close()
+		q := New(rdb, "q", Config{Lease: 16 * time.Second})
+		for name, tt := range map[string]struct {
+			left              time.Duration
+			settling, settled bool
+			lost              bool
+			next              time.Duration
+		}{
+			"it runs":                {left: 3 * time.Second, next: 3 * time.Second},
+			"its lease ends now":     {lost: true, next: 16 * time.Second},
+			"it has ended":           {left: -time.Second, lost: true, next: 16 * time.Second},
+			"it is being settled":    {settling: true, next: time.Second},
+			"that takes long":        {left: -time.Second, settling: true, next: time.Second},
+			"that will take no time": {left: 2 * time.Second, settling: true, next: 2 * time.Second},
+			"it was settled":         {settled: true, next: 16 * time.Second},
+		} {
+			c := q.consumer(t.Context(), ConsumeConfig{}.withDefaults(q))
+			d := &Delivery{Request: Request{ID: "a"}, queue: q}
+			until := time.Now().Add(tt.left)
+			d.until.Store(&until)
+			d.settling.Store(tt.settling)
+			d.settled.Store(tt.settled)
+			var cause error
+			c.active[d] = func(err error) { cause = err }
+			if next := c.expire(); next != tt.next {
+				t.Errorf("%s: the next look in %v, want %v", name, next, tt.next)
+			}
+			if lost := errors.Is(cause, ErrStale); lost != tt.lost || d.lost.Load() != tt.lost {
+				t.Errorf("%s: lost %t, want %t", name, lost, tt.lost)
+			}
+			c.end(nil)
+		}
+	})
 }
