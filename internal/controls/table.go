@@ -487,8 +487,12 @@ var controls = []Control{
 	},
 	{
 		"release-with-context", "release does not end with its context", "lock/lock.go",
-		"context.WithTimeout(detached(ctx), connectTimeout)", "context.WithTimeout(ctx, connectTimeout)",
+		"d.send(l.limits.limit(ctx, began), true)", "d.send(ctx, true)",
 		[]string{"lock:TestReleaseOutlivesItsContext"},
+	},
+	{
+		"release-cut-short", "a release that shares the timer of others has its time", "lock/locker.go",
+		"s.end.Sub(now) < connectTimeout*9/10", "s.end.Sub(now) <= 0", []string{"lock:TestLimits"},
 	},
 	{
 		"release-behind-with-context", "nor does a release on another goroutine", "lock/lock.go",
