@@ -19,7 +19,7 @@ local tok = feeder .. ':' .. ARGV[2]
 local bound = 128
 local long = string.rep('-', 65)
 local items, probes, codes = {}, {}, {}
-local match, find, sub = string.match, string.find, string.sub
+local match, find = string.match, string.find
 
 local count = 0 -- the length of items
 local function item(id, body, packed)
@@ -141,7 +141,6 @@ local more = true -- unless ready is found empty
 if n > 0 then
   local record, scanned, deadline = {ARGV[2]}, 0, whole(now + lease)
   local mark, taken = 'l' .. tok .. '|', 0
-  local newly = mark .. '1|'
   while n > 0 and scanned < bound do
     local ids = call('LPOP', ready, math.min(n, bound - scanned))
     if not ids or #ids == 0 then
@@ -165,9 +164,7 @@ if n > 0 then
     end
     for i, id in ipairs(ids) do
       local v, dlv, rest = packed[i], nil, nil
-      if not v or seen[id] then -- it has left, or was here before
-      elseif sub(v, 1, 3) == 'r||' then dlv, rest = '', sub(v, 4)
-      else dlv, rest = match(v, '^r[^|]*|(%d*)|(.*)$') end
+      if v and not seen[id] then dlv, rest = match(v, '^r[^|]*|(%d*)|(.*)$') end
       if rest then
         seen[id] = true
         local s
@@ -201,7 +198,7 @@ if n > 0 then
             has[lock] = id
             turns[#turns + 1], turns[#turns + 2] = lock, id
           end
-          if dlv == '' then v = newly .. rest else v = mark .. dlv + 1 .. '|' .. rest end
+          if dlv == '' then v = mark .. '1|' .. rest else v = mark .. dlv + 1 .. '|' .. rest end
           states[k + 1], states[k + 2] = id, v
           leases[k + 1], leases[k + 2] = deadline, id
           k = k + 2

@@ -247,7 +247,7 @@ local function finish(first, window)
     ids[n] = ARGV[i]
   end
   if n == 0 then return codes, false end
-  local find, sub = string.find, string.sub
+  local match, sub = string.match, string.sub
   local packed = call('HMGET', state, unpack(ids))
   local done, kept, named, leaving = {}, {}, {}, {}
   local memory = whole(now + window)
@@ -263,9 +263,7 @@ local function finish(first, window)
     if named[id] then
       codes[i] = named[id] -- named twice
     elseif v and sub(v, 1, from - 1) == head then
-      local at = find(v, '|', from, true) + 1
-      local more = find(v, '|', at, true)
-      local acc = sub(v, at, (more or 0) - 1)
+      local acc, more = match(v, '^%d*|(%d+)(|?)', from)
       codes[i], named[id] = 1, 0
       d = d + 1
       done[d] = id
@@ -274,7 +272,7 @@ local function finish(first, window)
         kept[k + 1], kept[k + 2] = memory, id
         k = k + 2
       end
-      if more then
+      if more ~= '' then
         local s = parse(v)
         if s.lock ~= '' then leaving[#leaving + 1] = {id, s} end
       end
