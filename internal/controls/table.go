@@ -114,7 +114,8 @@ var controls = []Control{
 	},
 	{
 		"line-by-text", "the line of a lock is in the order of numbers", "internal/script/prelude.lua",
-		"string.char(48 + #seq) .. seq", "'1' .. seq", []string{scriptModel},
+		"string.char(48 + #seq) .. seq", "'1' .. seq",
+		[]string{scriptModel},
 	},
 	{
 		"push-by-body", "a finished request is remembered by push", "internal/script/prelude.lua",
@@ -492,7 +493,8 @@ var controls = []Control{
 	},
 	{
 		"release-cut-short", "a release that shares the timer of others has its time", "lock/locker.go",
-		"s.end.Sub(now) < connectTimeout*9/10", "s.end.Sub(now) <= 0", []string{"lock:TestLimits"},
+		"s.end.Sub(now) < connectTimeout*9/10", "s.end.Sub(now) <= 0",
+		[]string{"lock:TestLimits"},
 	},
 	{
 		"release-behind-with-context", "nor does a release on another goroutine", "lock/lock.go",
