@@ -9,14 +9,8 @@ import (
 // What waits for a slot past its lease is not started: it goes back, in its place.
 func TestAheadLeaseRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		until := func(left time.Duration) *Delivery {
-			d := new(Delivery)
-			at := time.Now().Add(left)
-			d.until.Store(&at)
-			return d
-		}
 		var a ahead
-		first, second, third := until(time.Second), until(patience/2), until(time.Second)
+		first, second, third := leased(nil, "", time.Second), leased(nil, "", patience/2), leased(nil, "", time.Second)
 		if back := a.add([]*Delivery{first, second, third}); len(back) != 0 {
 			t.Fatalf("add returned %d, want none", len(back))
 		}

@@ -6,8 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sidestep-go/sidestep/internal/redistest"
 	"github.com/sidestep-go/sidestep/internal/script"
-	"github.com/sidestep-go/sidestep/sidesteptest"
 )
 
 // What is claimed ahead is what handlers are going to finish in two round trips.
@@ -100,21 +100,11 @@ func TestClip(t *testing.T) {
 // While what is claimed ahead is enough, there is no exchange without a reason.
 func TestEnoughToDo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv := sidesteptest.New()
-		defer srv.Close()
-		rdb := srv.Client()
-		defer rdb.Close()
-		q := New(rdb, "q", Config{})
-		one := func(lock string) *Delivery {
-			d := &Delivery{Request: Request{ID: "a", Lock: lock}, queue: q}
-			until := time.Now().Add(time.Hour)
-			d.until.Store(&until)
-			return d
-		}
+		q := New(redistest.Mini(t), "q", Config{})
 		for name, tt := range map[string]struct {
-			slots, ahead, done int
-			lock               string
-			due, exchanges     bool
+			ahead, done    int
+			lock           string
+			due, exchanges bool
 		}{
 			"enough":                          {ahead: 150, done: script.Bound/2 - 1},
 			"something is due":                {ahead: 150, due: true, exchanges: true},
@@ -129,10 +119,10 @@ func TestEnoughToDo(t *testing.T) {
 			f.pace = pace{took: time.Millisecond} // 256, less what waits
 			f.more.Store(true)
 			for range tt.ahead {
-				f.ahead.add([]*Delivery{one("")})
+				f.ahead.add([]*Delivery{leased(q, "", time.Hour)})
 			}
 			for range tt.done {
-				f.done = append(f.done, one(tt.lock))
+				f.done = append(f.done, leased(q, tt.lock, time.Hour))
 			}
 			before := q.claims
 			f.turn(t.Context(), tt.due)

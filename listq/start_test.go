@@ -9,17 +9,21 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sidestep-go/sidestep/sidesteptest"
+	"github.com/sidestep-go/sidestep/internal/redistest"
 )
+
+// leased is a delivery, of a request with a lock or "", whose lease has so long to run.
+func leased(q *Queue, lock string, left time.Duration) *Delivery {
+	d := &Delivery{Request: Request{ID: "a", Lock: lock}, queue: q}
+	until := time.Now().Add(left)
+	d.until.Store(&until)
+	return d
+}
 
 // A handler that ends its goroutine leaves its slot to what was claimed ahead.
 func TestGoexitStartsTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv := sidesteptest.New()
-		defer srv.Close()
-		rdb := srv.Client()
-		defer rdb.Close()
-		q := New(rdb, "q", Config{})
+		q := New(redistest.Mini(t), "q", Config{})
 		if _, err := q.Push(t.Context(), &Request{ID: "a"}, &Request{ID: "b"}); err != nil {
 			t.Fatal(err)
 		}
@@ -51,17 +55,11 @@ func TestGoexitStartsTheNext(t *testing.T) {
 // turn, and nothing else is.
 func TestLateAnswerIsRenewedSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv := sidesteptest.New()
-		defer srv.Close()
-		rdb := srv.Client()
-		defer rdb.Close()
-		q := New(rdb, "q", Config{Lease: 30 * time.Second})
+		q := New(redistest.Mini(t), "q", Config{Lease: 30 * time.Second})
 		for left, want := range map[time.Duration]int{20 * time.Second: 0, 20*time.Second - 1: 1, time.Second: 1, 30 * time.Second: 0} {
 			c := q.consumer(t.Context(), ConsumeConfig{Workers: 1}.withDefaults(q))
 			c.handler = func(context.Context, *Delivery) error { return nil }
-			d := &Delivery{Request: Request{ID: "a"}, queue: q}
-			until := time.Now().Add(left)
-			d.until.Store(&until)
+			d := leased(q, "", left)
 			d.settled.Store(true)
 			c.start(d)
 			if got := len(c.hurry); got != want {
@@ -77,11 +75,7 @@ func TestLateAnswerIsRenewedSoon(t *testing.T) {
 // ahead was meant for goes back.
 func TestTooMuchGoesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv := sidesteptest.New()
-		defer srv.Close()
-		rdb := srv.Client()
-		defer rdb.Close()
-		q := New(rdb, "q", Config{})
+		q := New(redistest.Mini(t), "q", Config{})
 		for _, id := range []string{"a", "b", "c", "d", "e"} {
 			if _, err := q.Push(t.Context(), &Request{ID: id}); err != nil {
 				t.Fatal(err)
@@ -105,7 +99,7 @@ func TestTooMuchGoesBack(t *testing.T) {
 		if n := f.ahead.len(); n != 2 {
 			t.Errorf("%d wait ahead, want 2", n)
 		}
-		if ids := rdb.LRange(t.Context(), q.Key()+"ready", 0, -1).Val(); !slices.Equal(ids, []string{"d", "e"}) {
+		if ids := q.script.Client().LRange(t.Context(), q.Key()+"ready", 0, -1).Val(); !slices.Equal(ids, []string{"d", "e"}) {
 			t.Errorf("ready = %q, want what was too much, in its order", ids)
 		}
 		close(end)
@@ -131,11 +125,7 @@ func TestDied(t *testing.T) {
 // not. The next look is due when the next lease would end.
 func TestExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv := sidesteptest.New()
-		defer srv.Close()
-		rdb := srv.Client()
-		defer rdb.Close()
-		q := New(rdb, "q", Config{Lease: 16 * time.Second})
+		q := New(redistest.Mini(t), "q", Config{Lease: 16 * time.Second})
 		for name, tt := range map[string]struct {
 			left              time.Duration
 			settling, settled bool
@@ -151,9 +141,7 @@ func TestExpire(t *testing.T) {
 			"it was settled":         {settled: true, next: 16 * time.Second},
 		} {
 			c := q.consumer(t.Context(), ConsumeConfig{}.withDefaults(q))
-			d := &Delivery{Request: Request{ID: "a"}, queue: q}
-			until := time.Now().Add(tt.left)
-			d.until.Store(&until)
+			d := leased(q, "", tt.left)
 			d.settling.Store(tt.settling)
 			d.settled.Store(tt.settled)
 			var cause error

@@ -133,10 +133,8 @@ var faultKinds = []faultKind{
 	{
 		name: "restart", about: "SIGKILL of a server, and a start on the same data", weight: 4,
 		run: func(ctx context.Context, n *nemesis, rng *rand.Rand, _ *seat, srv *server) error {
-			if len(n.servers.sentinels) > 0 {
-				if err := n.servers.whole(ctx); err != nil {
-					return err
-				}
+			if err := n.servers.whole(ctx); err != nil {
+				return err
 			}
 			role, err := following(ctx, srv)
 			if err != nil {
