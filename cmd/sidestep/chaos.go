@@ -49,9 +49,11 @@ What the report means:
   ambiguous       The caller got an error, or no answer, and it ran. That is allowed.
   done again      Sections that came to their end beyond the first of a request.
                   Delivery is at least once; the fault that explains it is named.
-  replaced        Masters in whose place the sentinels put the replica. What one had
-                  accepted that the replica surely had is not lost with it; what
-                  happens while two masters serve is told in a note.
+  masters replaced
+                  By their replica, when the sentinels took them for dead. What
+                  such a master accepted after the replica last had all counts as
+                  lost to replication, where accepting does not wait. If it went on
+                  to serve beside the new one, a note says so, with the overlaps.
   overlaps        Pairs of sections of one lock of which both were still valid: the
                   context had not ended, and the lease had not run out. Must be 0.
   stale writes    Writes with an older fence than one seen before. Let through: must
