@@ -306,7 +306,7 @@ func (r *aclRun) lock() error {
 func (r *aclRun) queue(rdb *redis.Client) (*sidestep.Acquirer, *sidestep.Queue, *sidestep.Task[int], func()) {
 	l := r.locker(rdb)
 	acq := sidestep.New(l, sidestep.Config{})
-	q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{Storage: listq.Config{
+	q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{Workers: 4, Storage: listq.Config{ // fewer than requests
 		Prefix: r.prefix + "queue:", Lease: 150 * time.Millisecond, Poll: 40 * time.Millisecond, Resend: time.Second, MaxDead: 1,
 	}})
 	task := sidestep.NewTask(q, "t", func(v int) string { return aclKeys[v] }, func(ctx context.Context, _ *lock.Lock, v int) error {
@@ -347,8 +347,10 @@ var aclKeys = map[int]string{
 func (r *aclRun) producer() error {
 	_, _, task, done := r.queue(r.rdb)
 	defer done()
-	_, err1 := task.Enqueue(r.ctx, aclPlain)
-	_, err2 := task.Enqueue(r.ctx, aclHeld)
+	// A consumer listens: the first is handed over.
+	r.admin.HSet(r.ctx, r.prefix+"queue:{q}:meta", "idle", fmt.Sprintf("%d 1000", time.Now().Add(time.Hour).UnixMilli()))
+	_, err1 := task.Enqueue(r.ctx, aclHeld)
+	_, err2 := task.Enqueue(r.ctx, aclPlain)
 	_, err3 := task.EnqueueIn(r.ctx, time.Hour, aclPlain)
 	return errors.Join(err1, err2, err3)
 }

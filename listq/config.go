@@ -33,7 +33,8 @@ type Config struct {
 	MaxPayload int
 	// Poll is the safety poll of consumers: the latest that a request is noticed
 	// when the process that should have said so died just then. Up to a tenth is
-	// taken off at random. Defaults to 2 s; at least 10 ms.
+	// taken off at random. Defaults to 2 s; at least 10 ms, which for a request that
+	// was being handed to that process is 100 ms.
 	Poll time.Duration
 	// PollOnly makes consumers do without blocking commands, for proxies that
 	// forbid them. A request is then noticed within Poll.
@@ -105,7 +106,7 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.Lease < 100*time.Millisecond {
+	if c.Lease < leastLease {
 		panic(fmt.Sprintf("listq: Config.Lease is %v, less than 100ms", c.Lease))
 	}
 	if c.Poll < 10*time.Millisecond {
@@ -121,6 +122,9 @@ func (c Config) withDefaults() Config {
 	c.Resend = max(c.Resend, 0)
 	return c
 }
+
+// leastLease leaves time to renew it.
+const leastLease = 100 * time.Millisecond
 
 func def[T ~int | ~int64](v *T, d T) {
 	if *v == 0 {

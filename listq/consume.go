@@ -88,7 +88,7 @@ func (q *Queue) Consume(ctx context.Context, cfg ConsumeConfig, handler Handler)
 	}
 	c := q.consumer(ctx, cfg.withDefaults(q))
 	defer c.end(nil)
-	c.handler, c.token = handler, make(chan struct{}, 1)
+	c.handler = handler
 
 	var renewing sync.WaitGroup
 	renewed, stop := context.WithCancel(c.base)
@@ -125,13 +125,15 @@ type consumer struct {
 	late context.Context // ends when the drain timeout is over: the handlers' contexts come from it
 	end  context.CancelCauseFunc
 
-	token chan struct{} // somebody said: look; nil: not listening
-	kick  chan struct{} // a slot is kept for this consumer, or ready is known not to be empty
-	calm  chan struct{} // more has become false
-	more  atomic.Bool   // ready is known not to be empty: no token is needed
-	acks  chan finished
-	place *seat // at the pool of slots
-	ahead ahead
+	id        string        // names it among all consumers
+	listening atomic.Bool   // its waker runs
+	token     chan struct{} // somebody said: look
+	kick      chan struct{} // a slot is kept for this consumer, or ready is known not to be empty
+	calm      chan struct{} // more has become false
+	more      atomic.Bool   // ready is known not to be empty: no token is needed
+	acks      chan finished
+	place     *seat // at the pool of slots
+	ahead     ahead
 
 	running sync.WaitGroup // handlers, probes, and what hands back requests
 	acking  sync.WaitGroup // ackAll, which takes over from the feeder and ends when acks is closed
@@ -144,7 +146,7 @@ type consumer struct {
 func (q *Queue) consumer(ctx context.Context, cfg ConsumeConfig) *consumer {
 	c := &consumer{
 		queue: q, cfg: cfg, base: context.WithoutCancel(ctx),
-		kick: make(chan struct{}, 1), calm: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		id: feederID(), token: make(chan struct{}, 1), kick: make(chan struct{}, 1), calm: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 		acks: make(chan finished, 2*script.Bound), active: make(map[*Delivery]context.CancelCauseFunc),
 	}
 	c.place = cfg.Slots.seat(c.kick)
@@ -226,9 +228,6 @@ var errExited = errors.New("handler ended its goroutine (runtime.Goexit)")
 // start runs the handler of a delivery in a goroutine of its own, and after it
 // those of what was claimed ahead.
 func (c *consumer) start(d *Delivery) {
-	if d.left() < c.queue.cfg.Lease*2/3 { // the answer came late
-		signal(c.hurry)
-	}
 	c.running.Go(func() { c.work(d) })
 }
 
@@ -245,6 +244,9 @@ func (c *consumer) run(d *Delivery) (next *Delivery) {
 	c.active[d] = cancel
 	c.mu.Unlock()
 	returned, began := false, time.Now()
+	if d.LeaseExpires().Sub(began) < c.queue.cfg.Lease*2/3 { // the answer came late, or it was handed over
+		signal(c.hurry)
+	}
 	err := errExited
 	defer func() {
 		cause := context.Cause(ctx)
@@ -410,8 +412,9 @@ func (c *consumer) renew(ctx context.Context) {
 			}
 			return
 		case <-hurry:
-			extend.Reset(0)
-			watch.Reset(0)
+			left := c.expire()
+			extend.Reset(min(left/3, every))
+			watch.Reset(left)
 		case <-watch.C:
 			watch.Reset(c.expire())
 		case <-extend.C:

@@ -49,9 +49,11 @@
 //
 // # Waiting
 //
-// An idle consumer sends at most about one command a second. Somebody's Push wakes it
-// through a blocking pop of a token on a connection of its own; what is due at a
+// An idle consumer sends at most about one command a second. It waits in a blocking
+// pop on a connection of its own. A Push to an idle queue hands the request over
+// there: leased for a poll, and in one round trip less than by a claim. Otherwise a
+// token comes that way and says that there is something to claim; what is due at a
 // time is timed by a local timer, of one process at a time. When that process
-// dies, or a token is lost with a connection, the others notice within
-// [Config.Poll]; a process that ends in order hands both over.
+// dies, or what is popped is lost with a connection, the others notice within
+// [Config.Poll]; a process that ends in order hands all over.
 package listq

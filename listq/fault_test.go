@@ -203,15 +203,21 @@ func TestStoppingHandsBackALostClaim(t *testing.T) {
 	}
 }
 
-// The token that wakes is taken by a process that dies with it: the others notice
-// within their poll.
+// The token that wakes, or the request that is handed over, is taken by a process that
+// dies with it: the others notice within their poll.
 func TestLostTokenCostsAPoll(t *testing.T) {
+	for what, handed := range map[string]bool{"token": false, "request": true} {
+		t.Run(what, func(t *testing.T) { testLost(t, handed) })
+	}
+}
+
+func testLost(t *testing.T, handed bool) {
 	rdb := redistest.Real(t)
 	ctx := t.Context()
 	const poll = 400 * time.Millisecond
 	q := listq.New(rdb, "q", listq.Config{Poll: poll})
-	thief := make(chan error, 1)
-	go func() { thief <- rdb.BLPop(ctx, 10*time.Second, q.Key()+"wake").Err() }()
+	thief := make(chan string, 1)
+	go func() { thief <- rdb.BLPop(ctx, 10*time.Second, q.Key()+"wake").String() }()
 	for blocked(t, rdb) < 1 {
 		<-time.After(time.Millisecond)
 	}
@@ -223,13 +229,17 @@ func TestLostTokenCostsAPoll(t *testing.T) {
 	for blocked(t, rdb) < 2 {
 		<-time.After(time.Millisecond)
 	}
+	listening(t, rdb, q)
+	if !handed {
+		rdb.HDel(ctx, q.Key()+"meta", "idle")
+	}
 	pushed := time.Now()
-	push(t, q, &listq.Request{})
-	if err := <-thief; err != nil {
-		t.Fatalf("the other process did not get the token: %v", err)
+	push(t, q, &listq.Request{ID: "an id"})
+	if got := <-thief; strings.Contains(got, "an id") != handed {
+		t.Fatalf("the other process got %q", got)
 	}
 	if late := (<-ran).Sub(pushed); late > poll+200*time.Millisecond {
-		t.Errorf("without the token the request started after %v, want within the poll of %v", late, poll)
+		t.Errorf("the request started after %v, want within the poll of %v", late, poll)
 	}
 }
 

@@ -26,10 +26,12 @@ type feeder struct {
 // ahead of them, when there is reason to, in one command. All that comes in while
 // the last answer is under way goes into the next.
 func (c *consumer) feed(ctx context.Context) {
-	wakerCtx, stop := context.WithCancel(ctx)
+	cut, cutOff := context.WithCancel(c.base)
+	defer cutOff()
 	var waking sync.WaitGroup
-	if c.token != nil && !c.queue.cfg.PollOnly {
-		waking.Go(func() { c.wake(wakerCtx) })
+	if c.handler != nil && !c.queue.cfg.PollOnly {
+		c.listening.Store(true)
+		waking.Go(func() { c.wake(ctx, cut) })
 	}
 	claims, end := outlive(c.base, ctx, grace)
 	f := c.feeder(claims)
@@ -44,9 +46,9 @@ func (c *consumer) feed(ctx context.Context) {
 	c.giveBack(c.ahead.close())
 	c.acking.Go(f.ackAll)
 	c.place.leave()
-	stop()
-	waking.Wait()
+	defer time.AfterFunc(grace, cutOff).Stop()
 	c.leave(f.failures > 0)
+	waking.Wait()
 }
 
 func (c *consumer) feeder(claims context.Context) *feeder {
@@ -127,7 +129,7 @@ type exchange struct {
 func (f *feeder) exchange(ctx context.Context, free, n int) (x exchange, err error) {
 	x = exchange{free: free, n: n, done: f.done[:min(len(f.done), script.Bound)]}
 	began := time.Now()
-	if x.claim, err = f.queue.claimNext(f.claims, n, leases(x.done)); err != nil {
+	if x.claim, err = f.queue.claimNext(f.claims, n, f.listening.Load(), leases(x.done)); err != nil {
 		f.cfg.Slots.put(free)
 		f.done = f.giveUp(f.done, err)
 		if f.failures++; f.failures == 1 {
@@ -205,11 +207,7 @@ func (f *feeder) handOut(ctx context.Context, x exchange) {
 	}
 	f.giveBack(back)
 	for _, b := range bad {
-		f.running.Go(func() {
-			ctx, cancel := f.settling()
-			defer cancel()
-			b.bury(ctx)
-		})
+		f.buryUndecodable(b)
 	}
 	for _, lock := range x.Probes {
 		f.running.Go(func() { f.cfg.Probe(f.late, lock) })
@@ -261,6 +259,15 @@ func (c *consumer) giveBack(all []*Delivery) {
 	})
 }
 
+// buryUndecodable makes a request dead, in a goroutine of its own.
+func (c *consumer) buryUndecodable(b undecodable) {
+	c.running.Go(func() {
+		ctx, cancel := c.settling()
+		defer cancel()
+		b.bury(ctx)
+	})
+}
+
 // gather adds what is finished by now, and gives the slots back that it freed.
 func (f *feeder) gather(first ...finished) {
 	freed := 0
@@ -301,23 +308,22 @@ func (c *consumer) giveUp(done []*Delivery, err error) (again []*Delivery) {
 }
 
 // leave hands over what a feeder that ends has in its hands: the requests of a
-// claim whose reply was lost, the clock, and the token.
+// claim whose reply was lost, the clock, and the token. It ends the waker's pop.
 func (c *consumer) leave(lost bool) {
 	ctx, cancel := context.WithTimeout(c.base, grace)
 	defer cancel()
 	if lost {
-		if claimed, err := c.queue.claimNext(ctx, 1, nil); err == nil {
+		if claimed, err := c.queue.claimNext(ctx, 1, false, nil); err == nil {
 			all, bad := c.queue.decodeAll(ctx, claimed)
 			c.handBack(ctx, append(all, deliveries(bad)...))
 		}
 	}
-	// Twice, for the first token may go to this process's own waker: the server may
-	// not have noticed yet that its connection is closed.
-	for range 2 {
-		if err := c.queue.script.Yield(ctx, c.queue.feed.Feeder); err != nil {
-			c.queue.cfg.Logger.WarnContext(ctx, "the clock was not handed over; the others notice within their poll",
-				"queue", c.queue.name, "error", err)
-			return
-		}
+	waker := ""
+	if c.listening.Load() {
+		waker = c.id
+	}
+	if err := c.queue.script.Yield(ctx, c.queue.feed.Feeder, waker); err != nil {
+		c.queue.cfg.Logger.WarnContext(ctx, "the clock was not handed over; the others notice within their poll",
+			"queue", c.queue.name, "error", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,7 +26,13 @@ type Queue struct {
 	mu     sync.Mutex // held while a claim is under way; guards the fields below
 	claims int64      // made and answered
 	sent   time.Time  // when the next one was first sent; zero: it was not
+
+	anchor atomic.Pointer[anchor] // of the last answered claim
 }
+
+// anchor pairs the server's time in an answer with when the question was sent, which
+// was no later than that.
+type anchor struct{ sent, server time.Time }
 
 // New returns the queue of that name on rdb. It sends nothing. It panics if rdb
 // is nil, name is empty, over 255 bytes, or has a brace or a control character,
@@ -50,6 +57,9 @@ func New(rdb redis.UniversalClient, name string, cfg Config) *Queue {
 			// so soon that every due request costs every idle process a command.
 			Slack:   cfg.Poll/4 + rand.N(cfg.Poll/2),
 			MaxDead: cfg.MaxDead, DeadAge: cfg.DeadAge, ProbeAgain: time.Second,
+			// A consumer that listens claims once a poll. What is handed over to one that
+			// dies runs again after half of this, as what a lost token was for is found.
+			Listen: 2 * max(cfg.Poll, leastLease),
 		},
 	}
 }
@@ -134,7 +144,7 @@ type Claimed struct {
 // After an error of the network, the next call returns what the lost reply held,
 // which may be more than it asked for, and whose leases began with the first try.
 func (q *Queue) Claim(ctx context.Context, n int) (Claimed, error) {
-	c, err := q.claimNext(ctx, max(n, 0), nil)
+	c, err := q.claimNext(ctx, max(n, 0), false, nil)
 	if err != nil {
 		return Claimed{}, err
 	}
@@ -165,18 +175,23 @@ type claim struct {
 }
 
 // claimNext makes the next claim, or makes one again whose reply was lost, and
-// acknowledges in the same command what is done.
-func (q *Queue) claimNext(ctx context.Context, n int, done []script.Lease) (c claim, err error) {
+// acknowledges in the same command what is done. listening: requests may be handed
+// over while slots are free.
+func (q *Queue) claimNext(ctx context.Context, n int, listening bool, done []script.Lease) (c claim, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	number := q.claims + 1
+	number, sent, feed := q.claims+1, time.Now(), q.feed
 	if n > 0 && q.sent.IsZero() {
-		q.sent = time.Now()
+		q.sent = sent
 	}
-	c.sent, c.token = q.sent, q.feed.Token(number)
-	if c.Claimed, err = q.script.Exchange(ctx, &q.feed, number, n, q.cfg.Resend, done); err != nil {
+	if !listening {
+		feed.Listen = 0
+	}
+	c.sent, c.token = q.sent, feed.Token(number)
+	if c.Claimed, err = q.script.Exchange(ctx, &feed, number, n, q.cfg.Resend, done); err != nil {
 		return claim{}, fmt.Errorf("listq: claim from %q: %w", q.name, err)
 	}
+	q.anchor.Store(&anchor{sent, c.Now})
 	if n > 0 {
 		q.claims, q.sent = number, time.Time{}
 	}
@@ -187,19 +202,39 @@ func (q *Queue) claimNext(ctx context.Context, n int, done []script.Lease) (c cl
 func (q *Queue) decodeAll(ctx context.Context, c claim) (all []*Delivery, bad []undecodable) {
 	q.buried(ctx, c.Buried)
 	for _, it := range c.Items {
-		d := &Delivery{
-			Deliveries: it.Deliveries, Attempts: it.Attempts, Deferrals: it.Deferrals, Accepted: it.Accepted,
-			queue: q, lease: script.Lease{ID: it.ID, Token: c.token},
-		}
-		d.extended(c.sent)
-		var err error
-		if d.Request, err = decode(it.ID, it.Body); err != nil {
+		d, err := q.decode(it, c.token, c.sent.Add(q.cfg.Lease))
+		if err != nil {
 			bad = append(bad, undecodable{d, err})
 			continue
 		}
 		all = append(all, d)
 	}
 	return all, bad
+}
+
+// decode makes a delivery of a request that is leased until a time.
+func (q *Queue) decode(it script.Item, token string, until time.Time) (d *Delivery, err error) {
+	d = &Delivery{
+		Deliveries: it.Deliveries, Attempts: it.Attempts, Deferrals: it.Deferrals, Accepted: it.Accepted,
+		queue: q, lease: script.Lease{ID: it.ID, Token: token},
+	}
+	d.until.Store(&until)
+	d.Request, err = decode(it.ID, it.Body)
+	return d, err
+}
+
+// handed makes a delivery of a request that was handed over. Its lease began when
+// it was pushed, by the server's clock, of which the last answered claim says how
+// long ago that is at the most; or now at the latest, if that clock has been stepped.
+func (q *Queue) handed(h script.Handed) (*Delivery, error) {
+	began := time.Now()
+	a := q.anchor.Load()
+	if a == nil {
+		began = began.Add(-h.Lease) // nothing is known: too late
+	} else if at := a.sent.Add(h.Accepted.Sub(a.server) - time.Millisecond); at.Before(began) { // both are in whole ms
+		began = at
+	}
+	return q.decode(h.Item, h.Token, began.Add(h.Lease))
 }
 
 // Promote tells the queue that a lock may be free: its oldest request in line

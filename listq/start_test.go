@@ -62,10 +62,10 @@ func TestLateAnswerIsRenewedSoon(t *testing.T) {
 			d := leased(q, "", left)
 			d.settled.Store(true)
 			c.start(d)
+			c.running.Wait()
 			if got := len(c.hurry); got != want {
 				t.Errorf("%v left: %d signals, want %d", left, got, want)
 			}
-			c.running.Wait()
 			c.end(nil)
 		}
 	})
@@ -91,7 +91,7 @@ func TestTooMuchGoesBack(t *testing.T) {
 		f := c.feeder(t.Context())
 		x := exchange{free: c.place.take(1, false), n: 3}
 		var err error
-		if x.claim, err = q.claimNext(t.Context(), 5, nil); err != nil {
+		if x.claim, err = q.claimNext(t.Context(), 5, false, nil); err != nil {
 			t.Fatal(err)
 		}
 		f.handOut(t.Context(), x)

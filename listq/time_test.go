@@ -294,6 +294,7 @@ func TestLostLeaseEndsTheContext(t *testing.T) {
 				var begun time.Time
 				var again atomic.Bool
 				done := make(chan *listq.Delivery, 1)
+				push(t, q, &listq.Request{})
 				consume(t, q, listq.ConsumeConfig{}, func(ctx context.Context, d *listq.Delivery) error {
 					if !again.CompareAndSwap(false, true) {
 						done <- d
@@ -312,7 +313,6 @@ func TestLostLeaseEndsTheContext(t *testing.T) {
 					ended <- context.Cause(ctx)
 					return ctx.Err()
 				})
-				push(t, q, &listq.Request{})
 				if err := <-ended; !errors.Is(err, listq.ErrStale) {
 					t.Fatalf("the context ended with the cause %v after %v, want ErrStale", err, time.Since(begun))
 				}

@@ -3,26 +3,33 @@ package listq
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/script"
 )
 
 // block is how long a blocking pop waits: short enough for proxies and servers
 // that cut idle connections.
 const block = 5 * time.Second
 
-// wake is the waker: it waits for a token in Redis and forwards it. It pops
-// nothing but that token, so that a pop whose reply is lost loses nothing; and
-// only while a slot is free and no work is known that would fill it, so that the
-// token goes to a process that needs it.
-func (c *consumer) wake(ctx context.Context) {
+// wake is the waker: it waits in Redis for a token, which it forwards, or for a
+// request that is handed over, which it starts; and only while a slot is free and no
+// work is known that would fill it, so that both go to a process that needs them. If
+// the reply to the pop is lost, so is the token, and the poll makes up for it; a
+// request is leased, for no longer than a poll.
+//
+// It ends when ctx has, and the feeder that leaves has ended the pop: closing the
+// connection, as cut does, could lose what comes just then.
+func (c *consumer) wake(ctx, cut context.Context) {
 	log := c.queue.cfg.Logger.With("queue", c.queue.name)
-	conn := &connection{rdb: c.queue.script.Client(), key: c.queue.script.Keys().Wake()}
+	k := c.queue.script.Keys()
+	conn := &connection{rdb: c.queue.script.Client(), keys: []string{k.Stop(c.id), k.Wake()}}
 	defer conn.close()
-	stop := context.AfterFunc(ctx, conn.close) // a context cannot end a blocking command
-	defer stop()
+	defer context.AfterFunc(cut, conn.close)() // a context cannot end a blocking command
 
 	for failures := 0; ctx.Err() == nil; {
 		if freed := c.place.wait(); freed != nil || c.more.Load() {
@@ -33,17 +40,20 @@ func (c *consumer) wake(ctx context.Context) {
 			}
 			continue
 		}
-		err := conn.pop(ctx)
+		key, v, err := conn.pop(ctx)
 		var reply redis.Error
 		switch {
+		case err == nil && key == conn.keys[0]:
+			return
 		case err == nil:
 			failures = 0
-			signal(c.token)
+			c.woken(ctx, v)
 		case errors.Is(err, redis.Nil):
 			failures = 0
 		case ctx.Err() != nil:
 		case errors.Is(err, errUnknownClient):
 			log.WarnContext(ctx, "no connection to wait on; polling instead", "error", err)
+			c.listening.Store(false)
 			return
 		default:
 			if failures++; failures == 1 {
@@ -59,23 +69,50 @@ func (c *consumer) wake(ctx context.Context) {
 	}
 }
 
-// connection is the waker's own connection to the server that holds key.
+// woken starts the request that came out of wake, or forwards the token.
+func (c *consumer) woken(ctx context.Context, v string) {
+	h, ok, err := script.ParseHanded(v)
+	if err != nil {
+		c.queue.cfg.Logger.WarnContext(ctx, "a hand-over that cannot be read; its request runs when its lease ends", "queue", c.queue.name, "error", err)
+	}
+	if !ok || err != nil {
+		signal(c.token)
+		return
+	}
+	d, err := c.queue.handed(h)
+	switch {
+	case err != nil:
+		c.buryUndecodable(undecodable{d, err})
+	case d.left() > 0 && ctx.Err() == nil && c.place.take(1, false) == 1:
+		c.start(d)
+		runtime.Gosched() // the handler comes before the next pop
+	default:
+		c.giveBack([]*Delivery{d})
+	}
+}
+
+// connection is the waker's own connection to the server that holds its keys.
 type connection struct {
-	rdb redis.UniversalClient
-	key string
+	rdb  redis.UniversalClient
+	keys []string
 
 	mu     sync.Mutex // guards the fields below
 	client *redis.Client
 	closed bool
 }
 
-// pop waits for a token. It returns redis.Nil if none came in time.
-func (c *connection) pop(ctx context.Context) error {
+// pop waits for something in the first of its keys that has it. It returns
+// redis.Nil if nothing came in time.
+func (c *connection) pop(ctx context.Context) (key, v string, err error) {
 	client, err := c.open(ctx)
 	if err != nil {
-		return err
+		return "", "", err
 	}
-	return client.BLPop(ctx, block, c.key).Err()
+	kv, err := client.BLPop(ctx, block, c.keys...).Result()
+	if err != nil {
+		return "", "", err
+	}
+	return kv[0], kv[1], nil
 }
 
 func (c *connection) open(ctx context.Context) (*redis.Client, error) {
@@ -88,7 +125,7 @@ func (c *connection) open(ctx context.Context) (*redis.Client, error) {
 	if closed {
 		return nil, redis.ErrClosed
 	}
-	client, err := ownClient(ctx, c.rdb, c.key)
+	client, err := ownClient(ctx, c.rdb, c.keys[0])
 	if err != nil {
 		return nil, err
 	}

@@ -110,7 +110,7 @@ var controls = []Control{
 	{
 		"extend-any-token", "only the holder of the lease may extend it", "internal/script/extend.lua",
 		"s.place == 'l' and s.token == ARGV[i + 1]", "s.place == 'l'",
-		[]string{scriptModel},
+		[]string{scriptTable},
 	},
 	{
 		"line-by-text", "the line of a lock is in the order of numbers", "internal/script/prelude.lua",
@@ -147,31 +147,31 @@ var controls = []Control{
 	},
 	{
 		"push-silently", "push pushes a token", "internal/script/push.lua",
-		"if n > 0 or call('LLEN', ready) > 0 then token() end\n", "", scripts("TestClaimLeavesToken"),
+		"if #new > 0 or call('LLEN', ready) > 0 then token() end\n", "", scripts("TestClaimLeavesToken"),
 	},
 	{
 		"pushone-silently", "a push of one request pushes a token", "internal/script/pushone.lua",
-		"if waiting > 0 and call('LLEN', wake) == 0 then call('LPUSH', wake, '1') end\n", "",
-		[]string{scriptTable, scriptModel, queueWalks},
+		"  call('RPUSH', ready, id)\n  if last ~= '1' then call('RPUSH', wake, '1') end\n", "  call('RPUSH', ready, id)\n",
+		[]string{scriptTable, scriptModel},
 	},
 	{
 		"pushone-two-tokens", "a push of one request leaves one token at most", "internal/script/pushone.lua",
-		"if waiting > 0 and call('LLEN', wake) == 0 then", "if waiting > 0 then",
+		"  call('RPUSH', ready, id)\n  if last ~= '1' then", "  call('RPUSH', ready, id)\n  if true then",
 		[]string{scriptModel, queueWalks},
 	},
 	{
 		"pushone-again-silently", "a push of one that is sent again pushes a token", "internal/script/pushone.lua",
-		"waiting, code = call('LLEN', ready), 2", "waiting, code = 0, 2",
-		[]string{"internal/script:TestPushAgainLeavesToken", queueWalks},
+		"if last ~= '1' and call('LLEN', ready) > 0 then", "if false then",
+		[]string{"internal/script:TestPushAgainLeavesToken"},
 	},
 	{
 		"push-again-silently", "a push of several that is sent again pushes a token", "internal/script/push.lua",
-		"if n > 0 or call('LLEN', ready) > 0 then", "if n > 0 then",
+		"if #new > 0 or call('LLEN', ready) > 0 then", "if #new > 0 then",
 		[]string{"internal/script:TestPushAgainLeavesToken", queueWalks},
 	},
 	{
 		"pushone-by-body", "a finished request is remembered by a push of one", "internal/script/pushone.lua",
-		"if memory and tonumber(memory) > now or call(", "if call(", scripts("TestPushAfterDoneStaysDone"),
+		"if memory and tonumber(memory) > now or call(", "if call(", []string{"internal/script:TestPushAfterDoneStaysDone", scriptModel},
 	},
 	{
 		"pushone-remembers-for-ever", "a finished request is remembered for a while only", "internal/script/pushone.lua",
@@ -180,13 +180,73 @@ var controls = []Control{
 	},
 	{
 		"pushone-known", "a push of one leaves a known request alone", "internal/script/pushone.lua",
-		"call('HSETNX', state, id, string.format('r||%.0f', now)) == 0", "call('HSET', state, id, string.format('r||%.0f', now)) < 0",
-		[]string{scriptTable, scriptModel, queueWalks},
+		"call('HSETNX', state, id, plain) == 0", "call('HSET', state, id, plain) < 0",
+		[]string{scriptTable, scriptModel},
 	},
 	{
 		"push-known", "a push leaves a known request alone", "internal/script/push.lua",
-		"call('HSETNX', state, id, plain) == 0", "call('HSET', state, id, plain) < 0",
+		"call('HSETNX', state, id, v) == 0", "call('HSET', state, id, v) < 0",
 		[]string{scriptTable, scriptModel, queueWalks},
+	},
+	{
+		"hand-past-the-gate", "what is handed over has passed the gate", "internal/script/push.lua",
+		"if alone and (lock == '' or call('HEXISTS', held, lock) == 0 and not oldest(lock)) then", "if alone then",
+		[]string{scriptTable, scriptModel},
+	},
+	{
+		"hand-past-the-line", "what is handed over does not overtake its lock's line", "internal/script/push.lua",
+		" and not oldest(lock)", "", []string{scriptTable, scriptModel},
+	},
+	{
+		"hand-without-turn", "what is handed over has its lock's turn", "internal/script/push.lua",
+		"      if handed and lock ~= '' then call('HSET', held, lock, id) end\n", "", []string{scriptTable, scriptModel, queueWalks},
+	},
+	{
+		"hand-overtakes", "of several that are pushed the first is handed over, or none", "internal/script/push.lua",
+		"    alone = false\n", "", []string{scriptTable, scriptModel},
+	},
+	{
+		"hand-past-ready", "nothing is handed over past what is ready", "internal/script/push.lua",
+		"alone = not call('LINDEX', wake, -1) and call('EXISTS', ready) == 0", "alone = not call('LINDEX', wake, -1)", []string{scriptTable, queueWalks},
+	},
+	{
+		"pushone-past-ready", "nothing is handed over by a push of one past what is ready", "internal/script/pushone.lua",
+		"if last or call('EXISTS', ready) == 1 or not", "if last or not", []string{scriptTable},
+	},
+	{
+		"hand-to-nobody", "a request is handed over only while somebody listens", "internal/script/prelude.lua",
+		"if not till or tonumber(till) <= now then return false end", "if not till then return false end", []string{scriptTable, scriptModel, queueWalks},
+	},
+	{
+		"hand-for-ever", "what is handed over has a lease", "internal/script/prelude.lua",
+		"  call('ZADD', leased, whole(now + lease), id)\n  call('LPUSH', wake,", "  call('LPUSH', wake,", []string{scriptTable, scriptModel, queueWalks},
+	},
+	{
+		"hand-stays", "a claim takes what was handed over and nobody took", "internal/script/claim.lua",
+		"if over and over ~= '1' then", "if false then",
+		[]string{scriptTable, scriptModel, "listq:TestHandOverThatNobodyTookIsClaimed"},
+	},
+	{
+		"hand-taken-twice", "a claim leaves what was handed over and is another's by now", "internal/script/claim.lua",
+		"  if call('HGET', state, id) == v then\n    local s = parse(v)\n    unplace", "  do\n    local s = parse(v)\n    unplace",
+		[]string{scriptTable, scriptModel},
+	},
+	{
+		"hand-counted", "what nobody took counts no delivery", "internal/script/claim.lua",
+		"s.place, s.token, s.deliveries = 'r', '', 0", "s.place, s.token = 'r', ''",
+		[]string{scriptTable, scriptModel, "listq:TestHandOverThatNobodyTookIsClaimed"},
+	},
+	{
+		"listens-without-a-slot", "only who has a slot left says that it listens", "internal/script/claim.lua",
+		"if listen > 0 and n > 0 and not more then", "if listen > 0 and not more then", []string{scriptTable, scriptModel},
+	},
+	{
+		"listens-after-the-end", "who stops takes back that it listens", "internal/script/yield.lua",
+		"call('HDEL', meta, 'idle')\n", "", []string{scriptTable, scriptModel, "listq:TestHandOverThatNobodyTookIsClaimed"},
+	},
+	{
+		"hand-is-token", "what is handed over does not stand for the token", "internal/script/prelude.lua",
+		"call('LINDEX', wake, -1) ~= '1' then call('RPUSH', wake, '1')", "call('LLEN', wake) == 0 then call('RPUSH', wake, '1')", []string{scriptTable, scriptModel, queueWalks},
 	},
 	{
 		"pushes-never-meet", "pushes that meet share a command", "internal/script/script.go",
@@ -234,7 +294,7 @@ var controls = []Control{
 	},
 	{
 		"two-tokens", "at most one token stands", "internal/script/prelude.lua",
-		"if not quiet and call('LLEN', wake) == 0 then", "if not quiet then",
+		"if not quiet and call('LINDEX', wake, -1) ~= '1' then", "if not quiet then",
 		[]string{scriptModel, queueWalks},
 	},
 	{
@@ -773,13 +833,51 @@ var controls = []Control{
 	},
 	{
 		"clock-not-handed-over", "a stopping feeder hands over the clock and a token", "listq/feed.go",
-		"	for range 2 {\n", "	for range 0 {\n",
+		"if err := c.queue.script.Yield(ctx, c.queue.feed.Feeder, waker); err != nil {", "if err := error(nil); err != nil && waker != \"\" {",
 		[]string{"listq:TestStoppedFeederLeavesATokenAndNoClock"},
 	},
 	{
 		"no-poll", "everybody looks once a poll", "listq/feed.go",
 		"	wait := jitter(f.queue.cfg.Poll)\n", "	wait := time.Hour\n",
 		[]string{"listq:TestPollOnly", "listq:TestIdleConsumerIsQuiet", "listq:TestLostTokenCostsAPoll"},
+	},
+	{
+		"pop-cut-off", "a consumer that stops loses nothing that is handed to it", "listq/waker.go",
+		"defer context.AfterFunc(cut, conn.close)()", "defer context.AfterFunc(ctx, conn.close)()",
+		[]string{"listq:TestStopLosesNoHandOver"},
+	},
+	{
+		"hand-from-receipt", "the lease of what is handed over counts from the push", "listq/queue.go",
+		"at.Before(began) {", "false && at.Before(began) {", []string{"listq:TestHandedLease"},
+	},
+	{
+		"hand-from-the-future", "a lease that was handed over began by now", "listq/queue.go",
+		"at.Before(began) {", "!at.IsZero() {", []string{"listq:TestHandedLease"},
+	},
+	{
+		"hand-without-anchor", "without an answered claim a lease that was handed over has ended", "listq/queue.go",
+		"began = began.Add(-h.Lease)", "began = began.Add(0)", []string{"listq:TestHandedLease", "listq:TestHandOverGoesBack"},
+	},
+	{
+		"hand-too-late", "what is handed over too late goes back", "listq/waker.go",
+		"case d.left() > 0 && ctx.Err() == nil &&", "case ctx.Err() == nil &&", []string{"listq:TestHandOverGoesBack"},
+	},
+	{
+		"hand-to-who-stops", "what is handed to a consumer that stops goes back", "listq/waker.go",
+		"case d.left() > 0 && ctx.Err() == nil &&", "case d.left() > 0 &&", []string{"listq:TestHandOverGoesBack"},
+	},
+	{
+		"hand-not-renewed", "a handler keeps what was handed to it", "listq/consume.go",
+		"			extend.Reset(min(left/3, every))\n", "			_ = left\n", []string{"listq:TestHandOverIsRenewed"},
+	},
+	{
+		"hand-long", "what is handed to a process that dies is late by a poll", "listq/queue.go",
+		"Listen: 2 * max(cfg.Poll, leastLease),", "Listen: 20 * max(cfg.Poll, leastLease),", []string{"listq:TestLostTokenCostsAPoll", "listq:TestHandOverIsRenewed"},
+	},
+	{
+		"nobody-listens", "a push to an idle queue is handed over", "listq/feed.go",
+		"f.queue.claimNext(f.claims, n, f.listening.Load(),", "f.queue.claimNext(f.claims, n, false,",
+		[]string{"listq:TestIdleConsumerIsHandedTheRequest"},
 	},
 	{
 		"waker-never-pauses", "the waker pauses while no slot is free", "listq/waker.go",
@@ -798,7 +896,7 @@ var controls = []Control{
 	},
 	{
 		"undecodable-stays", "a request that cannot be decoded is dead", "listq/feed.go",
-		"			b.bury(ctx)\n", "			_, _ = b, ctx\n",
+		"		b.bury(ctx)\n", "		_, _ = b, ctx\n",
 		[]string{"listq:TestCapsMakeRequestsDead"},
 	},
 	{

@@ -63,6 +63,9 @@ func (q Queue) All() []string { return q.all }
 // Last is the STRING with a feeder's last claim.
 func (q Queue) Last(feeder string) string { return q.base + "last:" + feeder }
 
+// Stop is the LIST that ends the waiting of a consumer which stops.
+func (q Queue) Stop(consumer string) string { return q.base + "stop:" + consumer }
+
 // Ready is the LIST of ids ready to be claimed, head first.
 func (q Queue) Ready() string { return q.all[ready] }
 
@@ -87,7 +90,8 @@ func (q Queue) State() string { return q.all[state] }
 // Held is the HASH from lock to the id whose turn it is.
 func (q Queue) Held() string { return q.all[held] }
 
-// Wake is the LIST with at most one token.
+// Wake is the LIST with at most one token, behind at most one request that is
+// handed over.
 func (q Queue) Wake() string { return q.all[wake] }
 
 // Clock is the STRING that names the timekeeper.

@@ -78,6 +78,15 @@ var cases = []struct {
 	{"lost hint and token", false, Case{Requests: with(on(1, 1), 2, deferred), Callers: []Caller{outsider(1), defers(2)}, Faults: Faults{Hints: 1, Tokens: 1}}},
 	{"reschedule", false, Case{Requests: on(1, 1), Callers: []Caller{outsider(1)}, Faults: Faults{Operations: 1, Failures: 1}}},
 	{"reschedule and revive", false, Case{Requests: with(on(1, 1, 1), 2, poison), Faults: Faults{Operations: 2, Resends: 1}}},
+	{"hand-over", false, Case{Requests: on(1, 1, 0, 2), Hands: true, Once: true, Ordered: true, Exchange: true}},
+	{"hand-over beside an outsider", false, Case{Requests: on(1, 1), Hands: true, Callers: []Caller{outsider(2)}, Ordered: true}},
+	{"hand-over, deaths", false, Case{Requests: on(1, 1, 0), Hands: true, Faults: Faults{Deaths: 1, Tokens: 1}, Ordered: true}},
+	{"hand-over, pause", false, Case{Requests: on(1, 1), Hands: true, Callers: []Caller{outsider(1)}, Faults: Faults{Leases: 1}, Ordered: true}},
+	{"hand-over, lost replies", false, Case{Requests: on(1, 1, 0), Hands: true, Faults: Faults{Resends: 1, Claims: 1}, Ordered: true, Exchange: true}},
+	{"hand-over, cancel and drain", false, Case{Requests: on(1, 1, 1), Hands: true, Faults: Faults{Cancels: 1, Drains: 1}, Ordered: true}},
+	{"hand-over, failure", false, Case{Requests: on(1, 1), Hands: true, Callers: []Caller{outsider(1)}, Faults: Faults{Failures: 1}, Exchange: true}},
+	{"hand-over, operator", true, Case{Requests: with(on(1, 1, 1), 2, poison), Hands: true, Faults: Faults{Operations: 2, Resends: 1}}},
+	{"hand-over, deferrals", true, Case{Requests: with(on(1, 1, 1), 3, deferred), Hands: true, Callers: []Caller{outsider(2), defers(3)}}},
 	{"death and pause", true, Case{Requests: with(on(1, 1), 2, deferred), Callers: []Caller{defers(2), outsider(1)}, Faults: Faults{Deaths: 1, Leases: 1}}},
 }
 
@@ -130,6 +139,9 @@ var withoutARule = []struct {
 	{"claim leaves no token", "I4", Case{Requests: on(0, 0), Off: Rules{ClaimEatsToken: true}}},
 	{"promote pushes no token", "I4", Case{Requests: on(1, 1), Callers: direct, Off: Rules{PromoteSilently: true}}},
 	{"no safety poll", "L1", Case{Requests: on(1), Faults: Faults{Tokens: 1}, Off: Rules{NoPoll: true}}},
+	{"a request is handed over without the gate", "I12", Case{Requests: on(1, 1), Hands: true, Off: Rules{HandIgnoresTurn: true}}},
+	{"a request is handed over past those in ready", "S6", Case{Requests: on(1, 1, 1), Hands: true, Ordered: true, Off: Rules{HandOvertakes: true}}},
+	{"a request that is handed over stands for the token", "I4", Case{Requests: on(0, 0), Hands: true, Off: Rules{HandIsToken: true}}},
 	{"waker pops while busy", "H", Case{Requests: on(0, 0), Off: Rules{WakerNeverPauses: true}}},
 }
 

@@ -38,6 +38,9 @@ type Rules struct {
 	PromoteSilently   bool // promote pushes no token
 	NoPoll            bool // nobody looks without a token
 	WakerNeverPauses  bool // the waker pops the token while no slot is free
+	HandIgnoresTurn   bool // a request is handed over without passing the gate
+	HandOvertakes     bool // a request is handed over while others stand in ready
+	HandIsToken       bool // nobody says that there is more while a request stands in wake
 }
 
 // The sizes of the model.
@@ -82,7 +85,7 @@ type Faults struct {
 	Resends    uint8 // commands whose reply is lost: they run again, now or much later
 	Claims     uint8 // the same, of claims
 	Hints      uint8 // lost on their way from who released the lock to the queue
-	Tokens     uint8 // popped by somebody who then dies
+	Tokens     uint8 // popped by somebody who then dies; or a request that was handed over
 	Failures   uint8 // of handlers
 	Cancels    uint8
 	Overdue    uint8 // the oldest in line is over its max wait, or a lease's request over its deliveries
@@ -96,6 +99,7 @@ type Case struct {
 	Callers  []Caller  // at most 2
 	Faults   Faults
 	Strict   bool // StrictOrder: a failed request keeps its lock's turn
+	Hands    bool // consumers may have said that they listen: a request may be handed over as it is pushed
 	Exchange bool // a worker may acknowledge and claim in one command
 
 	Ordered bool // requests of one lock are delivered in the order of their places in line
@@ -176,6 +180,9 @@ type caller struct{ phase, again uint8 }
 // is dead or lost it.
 const ghost = 1 + workers + callers
 
+// handed is a request that stands in wake, leased with this token. No id: there is none.
+type handed struct{ id, token uint8 }
+
 // lateCopy is a command that will run once more.
 type lateCopy struct {
 	script    script
@@ -196,7 +203,8 @@ type state struct {
 	inDelayed, inParked, inLeased, inDead, msg set
 	gone, probe                                set
 	held                                       [maxLocks + 1]uint8
-	wake                                       uint8
+	wake                                       uint8 // tokens
+	over                                       handed
 
 	// The locks' keys.
 	holder     [maxLocks + 1]uint8
@@ -229,6 +237,7 @@ type model struct {
 	steps   []step
 	wrong   string // what the step under way breaks
 	overdue bool   // in the script under way, the oldest in line is over its max wait
+	hand    bool   // in the script under way, somebody is known to listen
 	calls   []Call
 }
 
@@ -342,6 +351,9 @@ func (m *model) show(s *state) string {
 		if s.registered.has(k) {
 			out += " registered(" + name(k) + ")"
 		}
+	}
+	if s.over.id != 0 {
+		out += fmt.Sprintf(" over=%d", s.over.id)
 	}
 	if s.wake != 0 {
 		out += " wake"

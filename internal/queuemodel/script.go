@@ -40,7 +40,11 @@ const (
 
 // The words that the scripts share have the names of prelude.lua.
 
-func (s *state) sayToken() { s.wake = 1 }
+func (m *model) sayToken(s *state) {
+	if s.over.id == 0 || !m.c.Off.HandIsToken {
+		s.wake = 1
+	}
+}
 
 func (m *model) rpush(s *state, id uint8) {
 	for i := range s.list {
@@ -123,7 +127,7 @@ func (m *model) promote(s *state, k uint8, quiet bool) {
 			s.held[k] = id
 		}
 		if !quiet && !m.c.Off.PromoteSilently {
-			s.sayToken()
+			m.sayToken(s)
 		}
 		return
 	}
@@ -142,7 +146,7 @@ func (m *model) line(s *state, id uint8, quiet bool) {
 	s.inParked.add(id)
 	s.probe.add(m.lock(id))
 	if !quiet {
-		s.sayToken()
+		m.sayToken(s)
 	}
 }
 
@@ -182,7 +186,7 @@ func (m *model) run(s *state, x script, id, token uint8) bool {
 	case push, schedule, parknew:
 		if s.place[id] != nowhere || s.gone.has(id) && !off.ForgetsFinished {
 			if x == push && s.list[0] != 0 {
-				s.sayToken()
+				m.sayToken(s)
 			}
 			return false
 		}
@@ -193,13 +197,18 @@ func (m *model) run(s *state, x script, id, token uint8) bool {
 		switch x {
 		case push:
 			m.mint(s, id)
+			if m.hand && m.mayHand(s, id) {
+				m.deliver(s, id)
+				s.over = handed{id, s.token[id]}
+				break
+			}
 			s.place[id] = ready
 			m.rpush(s, id)
-			s.sayToken()
+			m.sayToken(s)
 		case schedule:
 			s.place[id] = delayed
 			s.inDelayed.add(id)
-			s.sayToken()
+			m.sayToken(s)
 		case parknew:
 			m.mint(s, id)
 			m.line(s, id, false)
@@ -232,7 +241,7 @@ func (m *model) run(s *state, x script, id, token uint8) bool {
 		m.unplace(s, id)
 		s.place[id], s.stamp[id] = delayed, rescheduled
 		s.inDelayed.add(id)
-		s.sayToken()
+		m.sayToken(s)
 		m.leave(s, id, false)
 	case revive:
 		if s.place[id] != dead || s.stamp[id] == revived {
@@ -243,7 +252,7 @@ func (m *model) run(s *state, x script, id, token uint8) bool {
 		m.mint(s, id)
 		s.place[id], s.stamp[id] = ready, revived
 		m.rpush(s, id)
-		s.sayToken()
+		m.sayToken(s)
 	}
 	return true
 }
@@ -265,7 +274,7 @@ func (m *model) settle(s *state, x script, id uint8) {
 	case nack:
 		s.place[id] = delayed
 		s.inDelayed.add(id)
-		s.sayToken()
+		m.sayToken(s)
 		switch {
 		case m.c.Strict:
 		case off.PromotesNobody:
@@ -292,11 +301,38 @@ func (m *model) settle(s *state, x script, id uint8) {
 	case requeue:
 		s.place[id] = ready
 		m.lpush(s, id)
-		s.sayToken()
+		m.sayToken(s)
 		if off.ExpiryClearsTurn {
 			clearTurn()
 		}
 	}
+}
+
+// mayHand reports whether a request that is pushed may be handed over to somebody
+// who listens.
+func (m *model) mayHand(s *state, id uint8) bool {
+	if s.wake != 0 || s.over.id != 0 {
+		return false
+	}
+	return (s.list[0] == 0 || m.c.Off.HandOvertakes) && (m.passes(s, id) || m.c.Off.HandIgnoresTurn)
+}
+
+// stands reports whether a request's lease is that of a hand-over in wake.
+func (s *state) stands(id uint8) bool {
+	return id != 0 && s.over.id == id && s.place[id] == leased && s.token[id] == s.over.token
+}
+
+// takeBack is what a claim does with a request that stands in wake.
+func (m *model) takeBack(s *state) {
+	if id := s.over.id; s.stands(id) {
+		s.inLeased.drop(id)
+		s.place[id], s.token[id] = ready, 0
+		m.lpush(s, id)
+		if m.c.Once {
+			s.delivered[id]--
+		}
+	}
+	s.over = handed{}
 }
 
 // due is what has become due when a claim runs.
@@ -310,6 +346,7 @@ type due struct {
 // lock that the feeder is to look at.
 func (m *model) claim(s *state, n int, d due) (got, look uint8) {
 	off := &m.c.Off
+	m.takeBack(s)
 	switch {
 	case d.id != 0:
 		id := d.id
@@ -365,7 +402,7 @@ func (m *model) claim(s *state, n int, d due) (got, look uint8) {
 		n--
 	}
 	if s.list[0] != 0 && !off.ClaimEatsToken {
-		s.sayToken()
+		m.sayToken(s)
 	}
 	return got, look
 }
@@ -409,7 +446,7 @@ func (m *model) deliver(s *state, id uint8) {
 // freshToken is the least token that nobody knows.
 func (m *model) freshToken(s *state, id uint8) uint8 {
 	for t := uint8(1); ; t++ {
-		used := s.late.id == id && s.late.token == t
+		used := s.late.id == id && s.late.token == t || s.over.id == id && s.over.token == t
 		for _, w := range s.w {
 			used = used || w.id == id && w.lease == t
 		}

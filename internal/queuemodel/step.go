@@ -13,6 +13,7 @@ type Call struct {
 	N         int   // claim: for how many slots
 	Due       due   // claim: what is due
 	Overdue   bool  // the oldest in line is over its max wait, or the request whose lease ended over its deliveries
+	Hand      bool  // push: somebody listens. pop: a request is popped
 	Keep      bool  // it will run once more
 	Again     bool  // this is when
 	// What came of it: the script was applied, the lock taken, held or reported;
@@ -83,7 +84,7 @@ func (m *model) note(c Call) {
 // says. The script may meet somebody overdue, or run once more later.
 func (m *model) call(s *state, x script, id, token, actor uint8, fault bool, then func(n *state, ok bool), format string, args ...any) {
 	run := func(n state, fault, keep bool, more string) {
-		c := Call{Script: x.String(), ID: id, Token: token, Overdue: m.overdue, Keep: keep}
+		c := Call{Script: x.String(), ID: id, Token: token, Overdue: m.overdue, Hand: m.hand, Keep: keep}
 		if x == promote {
 			c.ID, c.Lock = 0, id
 		}
@@ -120,7 +121,13 @@ func (m *model) producers(s *state) {
 		if m.c.Requests[i-1].Origin == Scheduled {
 			x = schedule
 		}
-		m.call(s, x, i, 0, byProducer+i-1, false, func(n *state, _ bool) { n.toSend.drop(i) }, "%v(%d)", x, i)
+		sent := func(n *state, _ bool) { n.toSend.drop(i) }
+		m.call(s, x, i, 0, byProducer+i-1, false, sent, "%v(%d)", x, i)
+		if m.c.Hands && x == push {
+			m.hand = true
+			m.call(s, x, i, 0, byProducer+i-1, false, sent, "%v(%d), somebody listens", x, i)
+			m.hand = false
+		}
 	}
 }
 
@@ -161,7 +168,14 @@ func (m *model) claims(s *state, i, n int, d due, actor uint8, fault bool, why s
 
 func (m *model) feeder(s *state, i, busy int) {
 	w := s.w[i]
-	if s.wake == 1 && w.token == 0 && (w.phase == idle || m.c.Off.WakerNeverPauses) {
+	if h := s.over; h.id != 0 && w.phase == idle {
+		n := *s
+		n.over = handed{}
+		n.w[i].phase, n.w[i].id, n.w[i].lease = claimed, h.id, h.token
+		m.note(Call{Script: "pop", ID: h.id, Hand: true})
+		m.emit(&n, byWaker, false, "w%d: takes %d, which is handed over", i+1, h.id)
+	}
+	if s.over.id == 0 && s.wake == 1 && w.token == 0 && (w.phase == idle || m.c.Off.WakerNeverPauses) {
 		n := *s
 		n.wake, n.w[i].token = 0, 1
 		m.note(Call{Script: "pop"})
@@ -187,7 +201,7 @@ func (m *model) feeder(s *state, i, busy int) {
 		if s.inDelayed.has(id) {
 			m.claims(s, i, slots, due{id: id}, byDue+id-1, false, "a request is due")
 		}
-		if !s.inLeased.has(id) {
+		if !s.inLeased.has(id) || s.stands(id) { // a claim takes it before its lease can end
 			continue
 		}
 		if !m.atWork(s, id) {
@@ -472,12 +486,18 @@ func (m *model) servers(s *state) {
 			m.emit(&n, byFault, true, "%s expires, its holder is paused", name(k))
 		}
 	}
-	if s.wake == 1 && s.left.Tokens > 0 {
+	if s.wake+s.over.id > 0 && s.left.Tokens > 0 {
 		n := *s
 		n.left.Tokens--
-		n.wake, n.hurt = 0, 1
-		m.note(Call{Script: "lose"})
-		m.emit(&n, byFault, true, "the token is lost")
+		n.hurt = 1
+		what := "token"
+		if n.over.id != 0 {
+			n.over, what = handed{}, "request that is handed over"
+		} else {
+			n.wake = 0
+		}
+		m.note(Call{Script: "lose", Hand: s.over.id != 0})
+		m.emit(&n, byFault, true, "the %s is lost", what)
 	}
 }
 
@@ -529,6 +549,7 @@ func (m *model) resent(s *state) {
 		c.Got, _ = m.claim(&n, int(l.one), due{})
 	} else if l.one == 0 || l.old == 0 { // what is recorded is answered again
 		m.claim(&n, 0, due{})
+		m.takeBack(&before) // as any claim does
 	}
 	if l.script == push || l.script == claim {
 		before.wake = n.wake // a token too many costs a look

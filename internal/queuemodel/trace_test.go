@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { redistest.Main(m) }
 // checked in all states.
 var walks = []Case{
 	{
-		Requests: with(on(1, 1, 2, 0), 2, scheduled), Callers: []Caller{outsider(2), {Lock: 2}}, Exchange: true,
+		Requests: with(on(1, 1, 2, 0), 2, scheduled), Hands: true, Callers: []Caller{outsider(2), {Lock: 2}}, Exchange: true,
 		Faults: Faults{Failures: 2, Leases: 2, Drains: 2, Overdue: 1, Claims: 2},
 	},
 	{
@@ -36,7 +36,7 @@ var walks = []Case{
 		Faults: Faults{Failures: 1, Leases: 1, TTLs: 1, Resends: 2, Claims: 1, Deaths: 1, Hints: 1, Tokens: 1},
 	},
 	{
-		Requests: with(on(1, 1, 1, 2), 2, poison), Callers: []Caller{outsider(3)},
+		Requests: with(on(1, 1, 1, 2), 2, poison), Hands: true, Callers: []Caller{outsider(3)},
 		Faults: Faults{Cancels: 2, Operations: 3, Overdue: 2, Resends: 2, Leases: 2, Deaths: 1},
 	},
 	{
@@ -209,6 +209,7 @@ func kind(st *step) string {
 		{" probe", c.Due.probe != 0},
 		{" lease", c.Due.lease != 0},
 		{" overdue", c.Overdue},
+		{" hand", c.Hand},
 		{" again", c.Again},
 		{" got", c.Got != 0},
 		{" ack", c.Script == "claim" && c.ID != 0},
@@ -260,7 +261,11 @@ func (p *player) play(c *Call, before, after *state) error {
 	}
 	switch c.Script {
 	case "pop", "lose":
-		return p.rdb.LPop(p.ctx, p.q.Keys().Wake()).Err()
+		v, err := p.rdb.LPop(p.ctx, p.q.Keys().Wake()).Result()
+		if err == nil && (v != "1") != c.Hand {
+			err = fmt.Errorf("%q came out of wake, in the model a request: %v", v, c.Hand)
+		}
+		return err
 	case "expire":
 		return p.rdb.Del(p.ctx, "l:"+name(c.Lock)).Err()
 	case "try":
@@ -299,6 +304,13 @@ func (p *player) play(c *Call, before, after *state) error {
 		}
 	}
 	ok, err := run()
+	if over := after.over; c.Script == "push" && over.id == c.ID && before.over.id != c.ID && err == nil {
+		s, _, _, err := p.q.Get(p.ctx, id(over.id))
+		if err != nil {
+			return err
+		}
+		p.leases[[2]uint8{over.id, over.token}] = s.Token
+	}
 	if c.Script == "claim" && c.Got != 0 {
 		p.leases[[2]uint8{c.Got, after.token[c.Got]}] = p.feed(c).Token(p.number[c.Actor])
 	}
@@ -352,7 +364,15 @@ func (p *player) command(c *Call) func() (applied bool, err error) {
 	done := func(code lua.Code, err error) (bool, error) { return code == lua.Done, err }
 	switch c.Script {
 	case "push":
+		lease := p.sooner()
 		return func() (bool, error) {
+			idle := "0 0"
+			if c.Hand {
+				idle = fmt.Sprintf("%d %d", time.Now().Add(1000*time.Hour).UnixMilli(), lease.Milliseconds())
+			}
+			if err := p.rdb.HSet(p.ctx, p.q.Keys().Meta(), "idle", idle).Err(); err != nil {
+				return false, err
+			}
 			if e.Lock == "" {
 				p.pushes[len(entries)-1]++
 			}
@@ -479,7 +499,7 @@ func (p *player) compare(m *model, s *state) {
 	k := p.q.Keys()
 	pipe := p.rdb.Pipeline()
 	list, held, states := pipe.LRange(p.ctx, k.Ready(), 0, -1), pipe.HGetAll(p.ctx, k.Held()), pipe.HGetAll(p.ctx, k.State())
-	bodies, wake := pipe.HKeys(p.ctx, k.Msg()), pipe.LLen(p.ctx, k.Wake())
+	bodies, wake := pipe.HKeys(p.ctx, k.Msg()), pipe.LRange(p.ctx, k.Wake(), 0, -1)
 	sets := map[string]*redis.StringSliceCmd{}
 	for key, n := range map[string]string{k.Delayed(): "delayed", k.Parked(): "parked", k.Leased(): "leased", k.Dead(): "dead", k.Gone(): "gone"} {
 		sets[n] = pipe.ZRange(p.ctx, key, 0, -1)
@@ -546,9 +566,7 @@ func (p *player) compare(m *model, s *state) {
 	same("dead", sets["dead"].Val(), members(s.inDead))
 	same("gone", sets["gone"].Val(), members(s.gone))
 	same("msg", bodies.Val(), members(s.msg))
-	if wake.Val() != int64(s.wake) {
-		p.fail("wake holds %d tokens, in the model %d", wake.Val(), s.wake)
-	}
+	p.compareWake(s, wake.Val())
 	turns := map[string]string{}
 	for i := uint8(1); i <= maxLocks; i++ {
 		if s.held[i] != 0 {
@@ -561,6 +579,34 @@ func (p *player) compare(m *model, s *state) {
 	p.compareStates(m, s, states.Val())
 	for i := uint8(1); i <= maxLocks; i++ {
 		p.compareLock(s, i, values[i].Val())
+	}
+}
+
+// compareWake compares what stands in wake: a request that is handed over, then the
+// token.
+func (p *player) compareWake(s *state, wake []string) {
+	p.t.Helper()
+	var want []string
+	if s.over.id != 0 {
+		want = append(want, id(s.over.id)+" "+p.leases[[2]uint8{s.over.id, s.over.token}])
+	}
+	if s.wake != 0 {
+		want = append(want, "token")
+	}
+	var got []string
+	for _, v := range wake {
+		h, ok, err := lua.ParseHanded(v)
+		switch {
+		case err != nil:
+			p.fail("%v", err)
+		case ok:
+			got = append(got, h.ID+" "+h.Token)
+		default:
+			got = append(got, "token")
+		}
+	}
+	if !slices.Equal(got, want) {
+		p.fail("wake is %q, in the model %q", got, want)
 	}
 }
 

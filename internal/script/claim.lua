@@ -6,11 +6,14 @@
 -- ARGV[7] most dead, or 0  ARGV[8] most ms that the dead are kept, or 0 (looked
 -- at by every sixteenth claim, which also sweeps gone)
 -- ARGV[9] ms after which a probe that nobody answered is due again
--- ARGV[10] ms for which finished ids are remembered, then of what is done, per request: id, token
--- returns {items, probes, wait, more, buried, codes}: items is flat, {id, body,
+-- ARGV[10] ms for which finished ids are remembered
+-- ARGV[11] ms for which a feeder with a free slot will wait on wake, or 0: until
+-- then a request may be handed to it, with a lease of at most half as long
+-- then of what is done, per request: id, token
+-- returns {items, probes, wait, more, buried, codes, now}: items is flat, {id, body,
 -- state} for each, the state as it is packed; probes are locks to look at; wait is
 -- ms until something is due, -1 for never; more is 1 while ready is not empty;
--- buried is flat, {id, reason} for each; codes are those of ack.
+-- buried is flat, {id, reason} for each; codes are those of ack; now is in ms.
 local last = KEYS[13]
 local feeder, ctr, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local lease, most, slack = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -58,8 +61,8 @@ if n > 0 then
   local c, ids = string.match(call('GET', last) or '0', '^(%d+)(.*)$')
   c = tonumber(c)
   if ctr < c then
-    for i = 11, #ARGV, 2 do codes[#codes + 1] = 0 end
-    return {items, probes, -1, 0, buried, codes}
+    for i = 12, #ARGV, 2 do codes[#codes + 1] = 0 end
+    return {items, probes, -1, 0, buried, codes, now}
   end
   if ctr == c then answered, n = ids, 0 end
 end
@@ -67,7 +70,22 @@ quiet = true
 
 -- stirred tells whether what is due first may have changed since head was read
 local stirred
-codes, stirred = finish(11, tonumber(ARGV[10]))
+codes, stirred = finish(12, tonumber(ARGV[10]))
+
+-- what was handed over and nobody has taken goes to the head of ready
+local over = call('LINDEX', wake, 0)
+if over and over ~= '1' then
+  call('LPOP', wake)
+  local x, y, from = string.match(over, '^%d+ (%d+) (%d+) ()')
+  local id, v = string.sub(over, from, from + x - 1), string.sub(over, from + x, from + x + y - 1)
+  if call('HGET', state, id) == v then
+    local s = parse(v)
+    unplace(id, s)
+    s.place, s.token, s.deliveries = 'r', '', 0
+    put(id, s)
+    call('LPUSH', ready, id)
+  end
+end
 
 local head = tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2])
 if head and head <= now then
@@ -242,6 +260,10 @@ end
 quiet = false
 more = more and call('LLEN', ready) > 0
 if more then token() end
+local listen = tonumber(ARGV[11])
+if listen > 0 and n > 0 and not more then
+  call('HSET', meta, 'idle', whole(now + listen) .. ' ' .. whole(math.min(lease, listen / 2)))
+end
 
 if stirred then head = tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) end
 if first and (not head or first < head) then head = first end
@@ -259,4 +281,4 @@ if head then
 elseif owner == feeder then
   call('DEL', clock)
 end
-return {items, probes, wait, more and 1 or 0, buried, codes}
+return {items, probes, wait, more and 1 or 0, buried, codes, now}

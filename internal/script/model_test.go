@@ -181,6 +181,7 @@ func (w *world) accept(e script.Entry) req {
 
 func (w *world) push(es []script.Entry) string {
 	codes := make([]int, len(es))
+	alone := len(w.list) == 0 && w.wake == 0 && w.over == nil
 	for i, e := range es {
 		if codes[i] = 2; w.known(e.ID) {
 			continue
@@ -189,8 +190,17 @@ func (w *world) push(es []script.Entry) string {
 		r := w.accept(e)
 		r.place = 'r'
 		w.mint(&r)
+		if alone && w.idle > w.now && w.passes(e.ID, r) {
+			r.place, r.at, r.token, r.del = 'l', w.now+w.listen, fmt.Sprintf("h%d", w.now), 1
+			w.over = &handed{e.ID, r.token}
+			if r.lock != "" {
+				w.held[r.lock] = e.ID
+			}
+		} else {
+			w.list = append(w.list, e.ID)
+		}
+		alone = false
 		w.reqs[e.ID] = r
-		w.list = append(w.list, e.ID)
 	}
 	if len(w.list) > 0 {
 		w.token()
@@ -241,6 +251,14 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 	var acked string
 	if len(done) > 0 {
 		acked = " acked " + fmt.Sprint(w.finish(done, &buried))
+	}
+	if h := w.over; h != nil {
+		if w.over = nil; !w.stale(h) {
+			r := w.reqs[h.id]
+			r.place, r.at, r.token, r.del = 'r', 0, "", 0
+			w.reqs[h.id] = r
+			w.list = append([]string{h.id}, w.list...)
+		}
 	}
 	var look string
 	for i, m := range w.due() {
@@ -297,8 +315,7 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 			if !ok || r.place != 'r' {
 				continue
 			}
-			h, taken := w.held[r.lock]
-			if r.lock != "" && h != id && (taken || len(w.line(r.lock)) > 0) {
+			if !w.passes(id, r) {
 				w.stand(id, r, w.now+f.Lease.Milliseconds())
 				continue
 			}
@@ -319,6 +336,8 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 	w.wake = wake
 	if len(w.list) > 0 {
 		w.token()
+	} else if n > 0 && f.Listen > 0 {
+		w.idle, w.listen = w.now+f.Listen.Milliseconds(), min(f.Listen/2, f.Lease).Milliseconds()
 	}
 	c += look
 	if at, ok := w.clock(f); ok {
@@ -328,6 +347,12 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 		c += " more"
 	}
 	return strings.TrimSpace(c + buried + acked)
+}
+
+// passes is the gate.
+func (w *world) passes(id string, r req) bool {
+	h, taken := w.held[r.lock]
+	return r.lock == "" || h == id || !taken && len(w.line(r.lock)) == 0
 }
 
 // probe is what a claim does with a lock's probe that is due.
@@ -596,6 +621,7 @@ func (w *world) yield(feeder string) {
 	if w.keeper == feeder {
 		w.keeper, w.until = "", 0
 	}
+	w.idle, w.listen = 0, 0
 	w.token()
 }
 
@@ -615,6 +641,13 @@ func (w *world) lapse() {
 // server the clock runs while a script does.
 func (w *world) adopt(got *world, slack int64) {
 	near := func(a, b int64) bool { return a-b <= slack && b-a <= slack }
+	sameHand := func(a, b string) string {
+		x, hand := strings.CutPrefix(a, "h")
+		if y, ok := strings.CutPrefix(b, "h"); hand && ok && near(number(x), number(y)) {
+			return b
+		}
+		return a
+	}
 	for id, r := range w.reqs {
 		if g, ok := got.reqs[id]; ok {
 			if near(g.at, r.at) {
@@ -623,6 +656,7 @@ func (w *world) adopt(got *world, slack int64) {
 			if near(g.accepted, r.accepted) {
 				r.accepted = g.accepted
 			}
+			r.token = sameHand(r.token, g.token)
 			w.reqs[id] = r
 		}
 	}
@@ -635,6 +669,12 @@ func (w *world) adopt(got *world, slack int64) {
 	}
 	if near(w.until, got.until) {
 		w.until = got.until
+	}
+	if near(w.idle, got.idle) {
+		w.idle = got.idle
+	}
+	if w.over != nil && got.over != nil {
+		w.over.token = sameHand(w.over.token, got.over.token)
 	}
 }
 
@@ -768,6 +808,7 @@ func (h *harness) random(n int) {
 		feeds[f] = defaultFeed()
 		feeds[f].Feeder, feeds[f].MaxDeliveries, feeds[f].MaxDead, feeds[f].DeadAge = f, 4, 12, seconds(400)
 	}
+	feeds["f"].Listen, feeds["g"].Listen = seconds(20), seconds(40)
 	var history []sent
 	var given []script.Lease
 	next := 0
@@ -831,6 +872,10 @@ func (h *harness) random(n int) {
 			var es []script.Entry
 			for range 1 + rng.IntN(3) {
 				es = append(es, fresh())
+			}
+			if rng.IntN(2) == 0 { // pushone
+				es = es[:1]
+				es[0].Lock, es[0].MaxWait = "", 0
 			}
 			s.what = fmt.Sprintf("push%v", es)
 			s.real = func(ctx ctx, q *script.Queue) (string, error) {
@@ -964,7 +1009,11 @@ func (h *harness) takeToken() {
 	if err := h.rdb.LPop(h.t.Context(), h.q.Keys().Wake()).Err(); err != nil && !errors.Is(err, redis.Nil) {
 		h.fail("take the token: %v", err)
 	}
-	h.w.wake = 0
+	if h.w.over != nil {
+		h.w.over = nil // its worker has it
+	} else {
+		h.w.wake = 0
+	}
 }
 
 // advance takes the queue into the future: a millisecond more than asked for, so
@@ -1100,5 +1149,8 @@ func (w *world) shift(ms int64) {
 	if w.keeper != "" {
 		w.until -= ms
 		w.lapses -= ms
+	}
+	if w.idle != 0 {
+		w.idle -= ms
 	}
 }

@@ -93,7 +93,21 @@ end
 -- it looks itself, and leaves a token at its end if there is more.
 local quiet = false
 local function token()
-  if not quiet and call('LLEN', wake) == 0 then call('LPUSH', wake, '1') end
+  if not quiet and call('LINDEX', wake, -1) ~= '1' then call('RPUSH', wake, '1') end
+end
+
+-- hand gives a new request to a consumer that waits on wake, if one said that it
+-- would: leased, and with its body. Neither ready nor wake may hold anything. v is
+-- its state as of one in ready. A hand-over is the lease in ms, the lengths of id and
+-- state, then id, state and body; if nobody takes it, the next claim does.
+local function hand(id, v, body)
+  local till, lease = string.match(call('HGET', meta, 'idle') or '', '^(%d+) (%d+)$')
+  if not till or tonumber(till) <= now then return false end
+  v = 'lh' .. whole(now) .. '|1|' .. string.sub(v, 4)
+  call('HSET', state, id, v)
+  call('ZADD', leased, whole(now + lease), id)
+  call('LPUSH', wake, lease .. ' ' .. #id .. ' ' .. #v .. ' ' .. id .. v .. body)
+  return true
 end
 
 -- headed says so if member has become what is due first.

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -190,6 +191,7 @@ type Feed struct {
 	MaxDead       int           // 0 for no limit
 	DeadAge       time.Duration // 0 for no limit
 	ProbeAgain    time.Duration // after which an unanswered probe is due again
+	Listen        time.Duration // how long a claim that leaves slots free lets requests be handed over, with leases of at most half of it; 0: not at all
 }
 
 // Item is a claimed request.
@@ -207,6 +209,7 @@ type Claimed struct {
 	More   bool          // ready is not empty
 	Buried []Buried
 	Acked  []Code // by Exchange
+	Now    time.Time
 }
 
 // Token returns the lease token of a feeder's claim.
@@ -222,8 +225,8 @@ func (q *Queue) Claim(ctx context.Context, f *Feed, number int64, n int) (Claime
 
 // Exchange is Ack and then Claim, in one command.
 func (q *Queue) Exchange(ctx context.Context, f *Feed, number int64, n int, window time.Duration, done []Lease) (Claimed, error) {
-	args := append(make([]any, 0, 10+2*len(done)), f.Feeder, number, min(n, Bound), ms(f.Lease),
-		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain), ms(window))
+	args := append(make([]any, 0, 11+2*len(done)), f.Feeder, number, min(n, Bound), ms(f.Lease),
+		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain), ms(window), ms(f.Listen))
 	return claimed(claim.run(ctx, q, []string{q.keys.Last(f.Feeder)}, appendLeases(args, done)...), len(done))
 }
 
@@ -237,13 +240,12 @@ func claimed(cmd *redis.Cmd, finished int) (Claimed, error) {
 	items := reader{v: r.list()}
 	c.Items = make([]Item, 0, len(items.v)/3)
 	for len(items.v) > 0 && items.err == nil {
-		item := Item{ID: items.text(), Body: items.text()}
+		id, body := items.text(), items.text()
 		s, err := ParseState(items.text())
 		if err != nil && items.err == nil {
 			items.err = err
 		}
-		item.Deliveries, item.Attempts, item.Deferrals, item.Accepted = s.Deliveries, s.Attempts, s.Deferrals, s.Accepted
-		c.Items = append(c.Items, item)
+		c.Items = append(c.Items, s.item(id, body))
 	}
 	probes := reader{v: r.list()}
 	for len(probes.v) > 0 && probes.err == nil {
@@ -253,7 +255,51 @@ func claimed(cmd *redis.Cmd, finished int) (Claimed, error) {
 	c.More = r.number() == 1
 	c.Buried = r.buried()
 	c.Acked = r.codes(finished)
+	c.Now = time.UnixMilli(r.number())
 	return c, first("claim", r.err, items.err, probes.err)
+}
+
+func (s *State) item(id, body string) Item {
+	return Item{
+		ID: id, Body: body, Deliveries: s.Deliveries, Attempts: s.Attempts, Deferrals: s.Deferrals, Accepted: s.Accepted,
+	}
+}
+
+// Handed is a request that was handed over when it was pushed, as it comes out of
+// wake. Its lease began when it was accepted.
+type Handed struct {
+	Item
+	Token string
+	Lease time.Duration
+}
+
+// ParseHanded reads what comes out of wake; ok is false if that is a token.
+func ParseHanded(v string) (h Handed, ok bool, err error) {
+	if v == "1" {
+		return h, false, nil
+	}
+	bad := func(what string) (Handed, bool, error) {
+		return Handed{}, true, fmt.Errorf("hand-over %.80q: %s", v, what)
+	}
+	var nums [3]int64
+	rest := v
+	for i := range nums {
+		field, after, found := strings.Cut(rest, " ")
+		n, err := strconv.ParseInt(field, 10, 64)
+		if !found || err != nil || n < 0 {
+			return bad("no length where one should be")
+		}
+		nums[i], rest = n, after
+	}
+	if nums[0] > maxMillis || nums[1] > int64(len(rest)) || nums[2] > int64(len(rest))-nums[1] {
+		return bad("a number is out of range")
+	}
+	id, packed, body := rest[:nums[1]], rest[nums[1]:nums[1]+nums[2]], rest[nums[1]+nums[2]:]
+	s, err := ParseState(packed)
+	if err != nil {
+		return Handed{}, true, err
+	}
+	return Handed{Item: s.item(id, body), Token: s.Token, Lease: time.Duration(nums[0]) * time.Millisecond}, true, nil
 }
 
 // Lease names a claimed request and its holder.
@@ -388,9 +434,14 @@ func (q *Queue) Revive(ctx context.Context, id, stamp string) (Code, error) {
 
 var yield = compile("yield")
 
-// Yield hands a stopping feeder's clock and token to the others.
-func (q *Queue) Yield(ctx context.Context, feeder string) error {
-	return yield.run(ctx, q, nil, feeder).Err()
+// Yield hands a stopping feeder's clock and token to the others. It ends the
+// blocking pop of that consumer on [keys.Queue.Stop], if one is named.
+func (q *Queue) Yield(ctx context.Context, feeder, consumer string) error {
+	var stop []string
+	if consumer != "" {
+		stop = []string{q.keys.Stop(consumer)}
+	}
+	return yield.run(ctx, q, stop, feeder).Err()
 }
 
 // ms is a duration in whole milliseconds, rounded up as far as that is a duration.

@@ -131,6 +131,9 @@ func claim(n int64, slots int, opts ...func(*script.Feed)) call {
 	}
 }
 
+// listen is an option of claim: requests may be handed over for 20 s.
+func listen(f *script.Feed) { f.Listen = seconds(20) }
+
 func exchange(n int64, slots int, done ...string) call {
 	return func(ctx context.Context, q *script.Queue) (string, error) {
 		c, err := q.Exchange(ctx, defaultFeed(), n, slots, window, leases(done))
@@ -221,7 +224,7 @@ func revive(id, stamp string) call {
 }
 
 func yield(feeder string) call {
-	return func(ctx context.Context, q *script.Queue) (string, error) { return "", q.Yield(ctx, feeder) }
+	return func(ctx context.Context, q *script.Queue) (string, error) { return "", q.Yield(ctx, feeder, "") }
 }
 
 func TestScripts(t *testing.T) {
@@ -238,6 +241,18 @@ func TestScripts(t *testing.T) {
 			{"known and dead", "1 x@-10", push("1"), "[2]", "=", "[2]"},
 			{"finished", "gone 1@10", push("1 A"), "[2]", "=", "[2]"},
 			{"finished long ago", "gone 1@-10", push("1"), "[1]", "1 r; ready 1; wake; gone 1@-10", "[2]"},
+			{"handed over", "idle 20@20", push("1"), "[1]", "1 l@20 tok=h@0 n=1/0/0; over 1 h@0; idle 20@20", "[2]"},
+			{"handed over, with a max wait", "idle 20@20", push("1 wait=60"), "[1]", "1 l@20 tok=h@0 n=1/0/0 wait=60; over 1 h@0; idle 20@20", "[2]"},
+			{"handed over with the turn", "idle 20@20", push("1 A"), "[1]", "1 l@20 A#1 tok=h@0 n=1/0/0; held A=1; seq 1; over 1 h@0; idle 20@20", "[2]"},
+			{"handed over, the first of several", "idle 20@20; gone 9@10", push("9", "1", "2"), "[2 1 1]", "1 l@20 tok=h@0 n=1/0/0; over 1 h@0; 2 r; ready 2; wake; idle 20@20; gone 9@10", "[2 2 2]"},
+			{"nobody listens any more", "idle 20@-10", push("1"), "[1]", "1 r; ready 1; wake; idle 20@-10", "[2]"},
+			{"a token stands", "wake; idle 20@20", push("1"), "[1]", "1 r; ready 1; wake; idle 20@20", "[2]"},
+			{"another stands in ready", "9 r; ready 9; idle 20@20", push("1"), "[1]", "9 r; 1 r; ready 9 1; wake; idle 20@20", "[2]"},
+			{"others stand in ready", "9 r; ready 9; idle 20@20", push("1", "2"), "[1 1]", "9 r; 1 r; 2 r; ready 9 1 2; wake; idle 20@20", "[2 2]"},
+			{"another is handed over", "9 l@20 tok=h@0 n=1/0/0; over 9 h@0; idle 20@20", push("1", "2 A"), "[1 1]", "9 l@20 tok=h@0 n=1/0/0; over 9 h@0; 1 r; 2 r A#1; seq 1; ready 1 2; wake; idle 20@20", "[2 2]"},
+			{"another is handed over, one comes", "9 l@20 tok=h@0 n=1/0/0; over 9 h@0; idle 20@20", push("1"), "[1]", "9 l@20 tok=h@0 n=1/0/0; over 9 h@0; 1 r; ready 1; wake; idle 20@20", "[2]"},
+			{"another has the turn", "9 l@20 A#1 tok=f:1; held A=9; seq 1; idle 20@20", push("1 A"), "[1]", "9 l@20 A#1 tok=f:1; held A=9; 1 r A#2; seq 2; ready 1; wake; idle 20@20", "[2]"},
+			{"another stands in line", "9 p A#1; probe A@20; seq 1; idle 20@20", push("1 A", "2"), "[1 1]", "9 p A#1; probe A@20; 1 r A#2; 2 r; seq 2; ready 1 2; wake; idle 20@20", "[2 2]"},
 		},
 		"schedule": {
 			{"new head", "9 d@60", schedule("1 A wait=90", 30), "1", "9 d@60; 1 d@30 A#0 wait=90; wake", "2"},
@@ -262,6 +277,15 @@ func TestScripts(t *testing.T) {
 			{"the sixteenth sweeps", "gone 2@-10; gone 3@0; gone 7@10", claim(16, 1), "", "gone 7@10; last f:16", ""},
 			{"the others do not", "gone 2@-10; gone 7@10", claim(17, 1), "", "gone 2@-10; gone 7@10; last f:17", ""},
 			{"no slot", "1 r; ready 1", claim(1, 0), "more", "1 r; ready 1; wake", "more"},
+			{"says that it listens", "", claim(1, 2, listen), "", "last f:1; idle 10@20", ""},
+			{"listens for no longer than a lease", "", claim(1, 2, func(f *script.Feed) { f.Listen = seconds(90) }), "", "last f:1; idle 30@90", ""},
+			{"listens with the slots that are left", "1 r; ready 1", claim(1, 2, listen), "1:1/0/0 wait 30", "1 l@30 tok=f:1 n=1/0/0; last f:1 1; clock f@30; idle 10@20", ""},
+			{"no slot is left to listen with", "1 r; ready 1", claim(1, 1, listen), "1:1/0/0 wait 30", "1 l@30 tok=f:1 n=1/0/0; last f:1 1; clock f@30", ""},
+			{"no slot to listen with", "", claim(1, 0, listen), "", "", ""},
+			{"takes what was handed over", "1 l@20 tok=h@0 n=1/0/0; over 1 h@0; 2 r; ready 2; wake", claim(1, 2), "1:1/0/0 2:1/0/0 wait 30", "1 l@30 tok=f:1 n=1/0/0; 2 l@30 tok=f:1 n=1/0/0; wake; last f:1 1 2; clock f@30", ""},
+			{"what was handed over keeps its turn", "1 l@20 A#1 tok=h@0 n=1/0/0; held A=1; over 1 h@0; 2 r; ready 2; seq 1", claim(1, 0), "more", "1 r A#1; held A=1; 2 r; seq 1; ready 1 2; wake", "more"},
+			{"what was handed over is another's by now", "1 l@20 tok=g:1 n=2/0/0; over 1 h@0", claim(1, 1), "wait 20", "1 l@20 tok=g:1 n=2/0/0; last f:1; clock f@20", ""},
+			{"what was handed over is done", "over 1 h@0; gone 1@10", claim(1, 1), "", "gone 1@10; last f:1", ""},
 			{"one, none left", "1 r n=2/1/3; ready 1", claim(1, 2), "1:3/1/3 wait 30", "1 l@30 tok=f:1 n=3/1/3; last f:1 1; clock f@30", "1:3/1/3 wait 30"},
 			{"one of two", "1 r; 2 r; ready 1 2", claim(1, 1), "1:1/0/0 wait 30 more", "1 l@30 tok=f:1 n=1/0/0; 2 r; ready 2; last f:1 1; clock f@30; wake", "1:1/0/0 wait 30 more"},
 			{"takes the turn", "1 r A#1; ready 1; seq 1", claim(1, 1), "1:1/0/0 wait 30", "1 l@30 A#1 tok=f:1 n=1/0/0; held A=1; seq 1; last f:1 1; clock f@30", ""},
@@ -435,6 +459,8 @@ func TestScripts(t *testing.T) {
 		"yield": {
 			{"its own clock", "1 d@30; clock f@30", yield("f"), "", "1 d@30; wake", ""},
 			{"another's clock", "1 d@30; clock g@30; wake", yield("f"), "", "=", ""},
+			{"nobody listens", "idle 20@20", yield("f"), "", "wake", ""},
+			{"what was handed over stays in front", "1 l@20 tok=h@0 n=1/0/0; over 1 h@0; idle 20@20", yield("f"), "", "1 l@20 tok=h@0 n=1/0/0; over 1 h@0; wake", ""},
 		},
 	} {
 		for _, r := range rows {

@@ -37,6 +37,15 @@ type record struct {
 	expires int64 // the model's; not read
 }
 
+// handed is a request that was handed over, and that nobody has taken.
+type handed struct{ id, token string }
+
+// stale reports whether the request has gone on meanwhile.
+func (w *world) stale(h *handed) bool {
+	r := w.reqs[h.id]
+	return r.place != 'l' || r.token != h.token
+}
+
 // world is the whole state of a queue. Tables write it down as text, the model
 // computes with it, and read gets it from Redis.
 type world struct {
@@ -45,10 +54,13 @@ type world struct {
 	reqs   map[string]req
 	probes map[string]int64
 	held   map[string]string
-	wake   int
-	keeper string // clock's owner
-	until  int64  // clock's deadline
-	lapses int64  // clock's expiry: the model's; not read
+	wake   int     // tokens
+	over   *handed // in front of them
+	idle   int64   // until when a request may be handed over; 0: not at all
+	listen int64   // its lease
+	keeper string  // clock's owner
+	until  int64   // clock's deadline
+	lapses int64   // clock's expiry: the model's; not read
 	last   map[string]record
 	gone   map[string]int64
 	seq    int64
@@ -67,6 +79,10 @@ func (w *world) clone() *world {
 	c.list = slices.Clone(w.list)
 	c.reqs, c.probes, c.held = maps.Clone(w.reqs), maps.Clone(w.probes), maps.Clone(w.held)
 	c.last, c.gone = maps.Clone(w.last), maps.Clone(w.gone)
+	if w.over != nil {
+		over := *w.over
+		c.over = &over
+	}
 	return &c
 }
 
@@ -88,7 +104,7 @@ func read(t testing.TB, q *script.Queue) (*world, []string) {
 	ctx, k := context.Background(), q.Keys()
 	p := q.Client().TxPipeline()
 	now := p.Time(ctx)
-	list, wake := p.LRange(ctx, k.Ready(), 0, -1), p.LLen(ctx, k.Wake())
+	list, wake := p.LRange(ctx, k.Ready(), 0, -1), p.LRange(ctx, k.Wake(), 0, -1)
 	delayed, parked := p.ZRangeWithScores(ctx, k.Delayed(), 0, -1), p.ZRange(ctx, k.Parked(), 0, -1)
 	leased, dead := p.ZRangeWithScores(ctx, k.Leased(), 0, -1), p.ZRangeWithScores(ctx, k.Dead(), 0, -1)
 	gone := p.ZRangeWithScores(ctx, k.Gone(), 0, -1)
@@ -105,7 +121,7 @@ func read(t testing.TB, q *script.Queue) (*world, []string) {
 	w := newWorld()
 	var bad []string
 	w.now = now.Val().UnixMilli()
-	w.list, w.wake, w.held = list.Val(), int(wake.Val()), held.Val()
+	w.list, w.held = list.Val(), held.Val()
 	if len(w.list) == 0 {
 		w.list = nil
 	}
@@ -193,6 +209,26 @@ func read(t testing.TB, q *script.Queue) (*world, []string) {
 		}
 	}
 	w.seq, w.healed = number(meta.Val()["seq"]), number(meta.Val()["healed"])
+	if v := meta.Val()["idle"]; v != "" {
+		till, lease, _ := strings.Cut(v, " ")
+		w.idle, w.listen = number(till), number(lease)
+	}
+	for i, v := range wake.Val() {
+		h, ok, err := script.ParseHanded(v)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case !ok:
+			w.wake++
+		case i > 0:
+			bad = append(bad, "I10: a request that is handed over stands behind another, or behind a token")
+		default:
+			w.over = &handed{h.ID, h.Token}
+			if r := w.reqs[h.ID]; !w.stale(w.over) && (h.Body != r.body || h.Deliveries != r.del || h.Accepted.UnixMilli() != r.accepted) {
+				bad = append(bad, fmt.Sprintf("I1: %+v is handed over, and the queue has %+v", h, r))
+			}
+		}
+	}
 	slices.Sort(bad)
 	return w, bad
 }
@@ -216,6 +252,12 @@ func pack(r req) string {
 	}
 	return short + fmt.Sprintf("|%s|%s|%s|%s|%s|%s|%s%s", zero(r.seq), zero(int64(r.att)), zero(int64(r.dfr)),
 		zero(r.maxwait), r.stamp, zero(int64(len(r.lock))), r.lock, r.note)
+}
+
+// handOver is the form of a hand-over in Redis.
+func handOver(id string, r req, lease int64) string {
+	v := pack(r)
+	return fmt.Sprintf("%d %d %d %s%s%s", lease, len(id), len(v), id, v, r.body)
 }
 
 // write puts w into an empty queue.
@@ -273,8 +315,16 @@ func (w *world) write(t testing.TB, q *script.Queue) {
 	for key, zs := range zsets {
 		do(p.ZAdd(ctx, key, zs...))
 	}
+	if w.over != nil {
+		r := w.reqs[w.over.id]
+		r.place, r.token = 'l', w.over.token
+		do(p.RPush(ctx, k.Wake(), handOver(w.over.id, r, w.listen)))
+	}
 	if w.wake > 0 {
-		do(p.LPush(ctx, k.Wake(), "1"))
+		do(p.RPush(ctx, k.Wake(), "1"))
+	}
+	if w.idle > 0 {
+		do(p.HSet(ctx, k.Meta(), "idle", fmt.Sprintf("%d %d", w.idle, w.listen)))
 	}
 	if w.keeper != "" {
 		do(p.Set(ctx, k.Clock(), fmt.Sprintf("%s %d", w.keeper, w.until), 0))
@@ -299,7 +349,8 @@ const unit = 10_000
 //
 //	id place[@time] [lock#seq] [tok=t] [n=deliveries/attempts/deferrals] [wait=s]
 //	   [acc=time] [note=x] [stamp=x] [body=x] [nobody]
-//	ready id…  probe lock@time  held lock=id  wake  clock feeder@time
+//	   where a token h@time is that of a request handed over then
+//	ready id…  probe lock@time  held lock=id  wake  over id token  idle lease@time  clock feeder@time
 //	last feeder:claim id…  gone id@time  seq n  healed n
 func parse(t testing.TB, now int64, text string) *world {
 	t.Helper()
@@ -312,6 +363,12 @@ func parse(t testing.TB, now int64, text string) *world {
 			t.Fatalf("time in %q: %v", s, err)
 		}
 		return name, now + n*1000
+	}
+	token := func(s string) string {
+		if name, ms := at(s); name == "h" {
+			return fmt.Sprintf("h%d", ms)
+		}
+		return s
 	}
 	for part := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ';' || r == '\n' }) {
 		f := strings.Fields(part)
@@ -333,6 +390,11 @@ func parse(t testing.TB, now int64, text string) *world {
 			w.held[lock] = id
 		case "wake":
 			w.wake = 1
+		case "over":
+			w.over = &handed{arg, token(f[2])}
+		case "idle":
+			lease, till := at(arg)
+			w.idle, w.listen = till, number(lease)*1000
 		case "clock":
 			w.keeper, w.until = at(arg)
 		case "last":
@@ -357,7 +419,7 @@ func parse(t testing.TB, now int64, text string) *world {
 				name, v, _ := strings.Cut(o, "=")
 				switch name {
 				case "tok":
-					r.token = v
+					r.token = token(v)
 				case "n":
 					if _, err := fmt.Sscanf(v, "%d/%d/%d", &r.del, &r.att, &r.dfr); err != nil {
 						t.Fatalf("%q: %v", part, err)
@@ -391,7 +453,14 @@ func parse(t testing.TB, now int64, text string) *world {
 // text writes w for people and for comparison, with times in steps of grain ms
 // from base.
 func (w *world) text(base, grain int64) string {
-	at := func(ms int64) string {
+	var at func(ms int64) string
+	token := func(s string) string {
+		if ms, ok := strings.CutPrefix(s, "h"); ok {
+			return "h@" + at(number(ms))
+		}
+		return s
+	}
+	at = func(ms int64) string {
 		n := ms - base
 		q := n / grain
 		if n%grain < 0 {
@@ -415,7 +484,7 @@ func (w *world) text(base, grain int64) string {
 			s += fmt.Sprintf(" seq-without-lock=%d", r.seq)
 		}
 		if r.token != "" {
-			s += " tok=" + r.token
+			s += " tok=" + token(r.token)
 		}
 		if r.del+r.att+r.dfr != 0 {
 			s += fmt.Sprintf(" n=%d/%d/%d", r.del, r.att, r.dfr)
@@ -448,6 +517,12 @@ func (w *world) text(base, grain int64) string {
 	}
 	if w.wake != 0 {
 		out = append(out, "wake"+strings.Repeat(" again", w.wake-1))
+	}
+	if w.over != nil {
+		out = append(out, "over "+w.over.id+" "+token(w.over.token))
+	}
+	if w.idle != 0 {
+		out = append(out, fmt.Sprintf("idle %d@%s", w.listen/1000, at(w.idle)))
 	}
 	if w.keeper != "" {
 		out = append(out, "clock "+w.keeper+"@"+at(w.until))
@@ -520,6 +595,13 @@ func shift(t testing.TB, q *script.Queue, d time.Duration) {
 	for id, r := range w.reqs {
 		r.accepted -= delta
 		p.HSet(ctx, k.State(), id, pack(r))
+		if w.over != nil && w.over.id == id {
+			r.place, r.token = 'l', w.over.token
+			p.LSet(ctx, k.Wake(), 0, handOver(id, r, w.listen))
+		}
+	}
+	if w.idle > 0 {
+		p.HSet(ctx, k.Meta(), "idle", fmt.Sprintf("%d %d", w.idle-delta, w.listen))
 	}
 	age := func(key string) {
 		ttl, err := rdb.PTTL(ctx, key).Result()

@@ -26,7 +26,7 @@ func look(ctx context.Context, rdb *redis.Client, k keys.Queue) (v view, bad []s
 	p := rdb.TxPipeline()
 	delayed, parked := p.ZRange(ctx, k.Delayed(), 0, -1), p.ZRange(ctx, k.Parked(), 0, -1)
 	leased, dead := p.ZRange(ctx, k.Leased(), 0, -1), p.ZRange(ctx, k.Dead(), 0, -1)
-	ready, wake := p.LRange(ctx, k.Ready(), 0, -1), p.LLen(ctx, k.Wake())
+	ready, wake := p.LRange(ctx, k.Ready(), 0, -1), p.LRange(ctx, k.Wake(), 0, -1)
 	state, msg, held := p.HGetAll(ctx, k.State()), p.HGetAll(ctx, k.Msg()), p.HGetAll(ctx, k.Held())
 	if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return v, []string{fmt.Sprintf("read the queue: %v", err)}
@@ -110,8 +110,10 @@ func look(ctx context.Context, rdb *redis.Client, k keys.Queue) (v view, bad []s
 			say("I3: a line for %q without a probe", lock)
 		}
 	}
-	if n := wake.Val(); n > 1 {
-		say("I10: %d tokens", n)
+	for i, v := range wake.Val() {
+		if _, handed, err := script.ParseHanded(v); err != nil || i > 0 && (handed || wake.Val()[i-1] == v) {
+			say("I10: in wake stand %q", wake.Val())
+		}
 	}
 	for lock, id := range held.Val() {
 		st, ok := all[id]
