@@ -11,7 +11,7 @@ import (
 )
 
 var allLockPeers = []lockPeer{
-	sidestepLock, sidestepTurn4, sidestepTurn1, redsyncLock, redislockLock, rueidisLock,
+	sidestepLock, sidestepTurn1, redsyncLock, redislockLock, rueidisLock,
 	rawGoRedis, rawFence, rawRueidis, rawToken,
 }
 
@@ -26,7 +26,7 @@ func with(peers []lockPeer, run func(e *env, p lockPeer) (values, error)) []peer
 
 func lockScenarios() []scenario {
 	free := []lockPeer{sidestepLock, redsyncLock, redislockLock, rueidisLock, rawGoRedis, rawFence, rawRueidis}
-	line := []lockPeer{sidestepLock, sidestepTurn4, sidestepTurn1, redsyncLock, redislockLock, rueidisLock, rawToken}
+	line := []lockPeer{sidestepLock, sidestepTurn1, redsyncLock, redislockLock, rueidisLock, rawToken}
 	return []scenario{
 		{
 			name:  "lock/cycle-1",
@@ -79,7 +79,7 @@ func lockScenarios() []scenario {
 			name:  "lock/hand-off-1",
 			title: "Contended lock: 8 goroutines of one process, nothing done inside",
 			about: "Sections per second through one lock. Within a process sidestep hands the lock on without a round trip, " +
-				"for up to 2 ms at a time (a larger fence each); the token by hand costs two commands a section.",
+				"for up to 4 ms at a time (a larger fence each); the token by hand costs two commands a section.",
 			metrics: []metric{{"sections/s", false}, {"gap p50 µs", true}, {"gap p99 µs", true}, {"Jain", false}, {"commands/section", true}, {"overlaps", true}},
 			peers: with([]lockPeer{sidestepLock, redsyncLock, redislockLock, rueidisLock, rawToken}, func(e *env, p lockPeer) (values, error) {
 				kit, err := open(e, p)
@@ -128,23 +128,17 @@ func lockScenarios() []scenario {
 			}), peer{name: "one round trip", limit: true, run: roundTrip}),
 			targets: []target{
 				{metric: "wait p99 ms", over: rawToken.name, atMost: 1.3}, // at the price of a turn
-				{metric: "wait p99 ms", of: sidestepTurn4.name, over: rawToken.name, atMost: 1.3},
 				{metric: "wait p99 ms", of: sidestepTurn1.name, over: rawToken.name, atMost: 1.3},
 				{metric: "sections/s", over: rawToken.name, atLeast: 0.95},
-				{metric: "sections/s", of: sidestepTurn4.name, over: rawToken.name, atLeast: 0.95},
 				{metric: "sections/s", of: sidestepTurn1.name, over: rawToken.name, atLeast: 0.95},
 				{metric: "Jain", of: sidestepTurn1.name, atLeast: 0.99},
-				{metric: "Jain", of: sidestepTurn4.name, atLeast: 0.99},
 				{metric: "Jain", atLeast: 0.99},
 				{metric: "least/mean", atLeast: 0.5},
 				{metric: "commands/section", atMost: 2.2},
-				{metric: "commands/section", of: sidestepTurn4.name, atMost: 2.2},
 				{metric: "commands/section", of: sidestepTurn1.name, atMost: 2.2},
 				{metric: "gap p50 µs", over: "one round trip", atMost: 1.5},
-				{metric: "gap p50 µs", of: sidestepTurn4.name, over: "one round trip", atMost: 1.5},
 				{metric: "gap p50 µs", of: sidestepTurn1.name, over: "one round trip", atMost: 1.5},
 				{metric: "overlaps", zero: true},
-				{metric: "overlaps", of: sidestepTurn4.name, zero: true},
 				{metric: "overlaps", of: sidestepTurn1.name, zero: true},
 			},
 		},

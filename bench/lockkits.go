@@ -45,10 +45,6 @@ var (
 	sidestepLock = lockPeer{name: "sidestep", open: openSidestep(lock.Config{TTL: ttl})}
 	// With turns as long as the process has goroutines in line, the order is
 	// that of arrival among all, and a turn costs two commands.
-	sidestepTurn4 = lockPeer{
-		name: "sidestep, turns of 4", note: "TurnSections 4, as many as goroutines wait in a process, and TurnTime 100 ms",
-		open: openSidestep(lock.Config{TTL: ttl, TurnSections: 4, TurnTime: 100 * time.Millisecond}),
-	}
 	sidestepTurn1 = lockPeer{
 		name: "sidestep, turns of 1", note: "TurnSections 1: no hand-off within a process",
 		open: openSidestep(lock.Config{TTL: ttl, TurnSections: 1}),

@@ -86,7 +86,7 @@ type Config struct {
 	// of that one's last section. The sections of a turn each need a fence, and
 	// a turn reserves them at its start: 16 at first, and then up to twice as
 	// many as the turn before used, so that fences do not run ahead of the clock
-	// that they are taken from. Defaults to 1024 sections and 2ms.
+	// that they are taken from. Defaults to 1024 sections and 4ms.
 	TurnSections int
 	TurnTime     time.Duration
 }
@@ -99,7 +99,7 @@ func (c Config) withDefaults() Config {
 	c.FenceMargin = cmp.Or(c.FenceMargin, time.Minute)
 	c.NodeTimeout = cmp.Or(c.NodeTimeout, time.Second)
 	c.TurnSections = cmp.Or(c.TurnSections, 1024)
-	c.TurnTime = cmp.Or(c.TurnTime, 2*time.Millisecond)
+	c.TurnTime = cmp.Or(c.TurnTime, 4*time.Millisecond)
 	if c.Owner == "" {
 		host, err := os.Hostname()
 		if err != nil {

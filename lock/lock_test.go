@@ -270,7 +270,7 @@ func TestTurnTime(t *testing.T) {
 	for _, c := range []struct {
 		section time.Duration
 		turn    int
-	}{{3 * time.Millisecond, 1}, {1100 * time.Microsecond, 2}, {600 * time.Microsecond, 4}} {
+	}{{5 * time.Millisecond, 1}, {2100 * time.Microsecond, 2}, {1100 * time.Microsecond, 4}} {
 		synctest.Test(t, func(t *testing.T) {
 			rdb := redistest.Mini(t)
 			holder := newLocker(t, rdb, lock.Config{})
