@@ -6,18 +6,16 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/sidestep-go/sidestep/internal/redistest"
 )
 
 // The fences of a grant are larger than the last one, though the clock stepped back
 // behind it, and not behind the clock, though the last one is lost.
 func TestFencesOfAGrantGrow(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+	eachWay(t, func(t *testing.T, rdb *redis.Client, n *single) {
 		ctx, began := context.Background(), time.Now()
 		for _, last := range []int64{began.Add(time.Hour).UnixMicro(), 0} {
 			rdb.FlushDB(ctx)
-			b := newBed(t, rdb)
+			b := newBed(t, rdb, n)
 			b.acquire("h me", "", 1)
 			b.acquire("a me", entry("up", "a me"), 4)
 			rdb.Del(ctx, b.k.fence)

@@ -63,20 +63,22 @@ var (
 )
 
 // scripts are those that differ between a node of its own and one of a quorum.
-type scripts struct{ acquire, release, revoke *script }
+type scripts struct{ acquire, release, many, revoke *script }
 
 var (
-	aloneScripts = scripts{
-		acquire: newScript(tryLockLua, preludeLua, acquireLua),
-		release: newScript(unlockLua, preludeLua, releaseLua),
-		revoke:  newScript(preludeLua, revokeLua),
-	}
-	quorumScripts = scripts{
-		acquire: newScript(preludeLua, quorumLua, voteLua),
-		release: newScript(unlockLua, preludeLua, quorumLua, releaseLua),
-		revoke:  newScript(preludeLua, quorumLua, revokeLua),
-	}
+	aloneScripts = newScripts(
+		newScript(tryLockLua, preludeLua, acquireLua),
+		newScript(unlockLua, preludeLua, releaseLua),
+		newScript(preludeLua, revokeLua))
+	quorumScripts = newScripts(
+		newScript(preludeLua, quorumLua, voteLua),
+		newScript(unlockLua, preludeLua, quorumLua, releaseLua),
+		newScript(preludeLua, quorumLua, revokeLua))
 )
+
+func newScripts(acquire, release, revoke *script) scripts {
+	return scripts{acquire: acquire, release: release, many: newMany(acquire, release), revoke: revoke}
+}
 
 // script is one Lua script: its text without comments, and its digest.
 type script struct {
@@ -95,6 +97,11 @@ func newScript(parts ...string) *script {
 	}
 	sum := sha1.Sum([]byte(b.String()))
 	return &script{src: b.String(), sha: hex.EncodeToString(sum[:])}
+}
+
+func (s *script) text() string {
+	text, _ := s.src.(string)
+	return text
 }
 
 // node is what holds locks: one Redis, or one Sentinel set or Cluster, or a
@@ -121,6 +128,7 @@ type single struct {
 	repeats bool          // whether that client sends commands again
 
 	room *batch.Room[*redis.Cmd] // where commands for one server meet; nil: several, or a client that sees to it itself
+	many many                    // what becomes of those that do
 }
 
 // maxBatch is how many commands are sent at once.
@@ -128,6 +136,7 @@ const maxBatch = 128
 
 func newSingle(rdb redis.UniversalClient, s *scripts, delay time.Duration) *single {
 	n := &single{rdb: rdb, sharded: true, scripts: s, delay: delay}
+	n.many.n = n
 	if c, ok := rdb.(*redis.Client); ok {
 		n.sharded, n.timeout, n.repeats = false, c.Options().ReadTimeout, c.Options().MaxRetries > 0
 		n.room = batch.New(n.together, func(*redis.Cmd) int { return 1 }, maxBatch, c.Options().ContextTimeoutEnabled)
@@ -197,6 +206,9 @@ func (n *single) process(ctx context.Context, cmd *redis.Cmd, once bool) error {
 // together sends what several calls have met with. go-redis would repeat all or
 // none of it, by the fate of the first: each call repeats its own.
 func (n *single) together(ctx context.Context, cmds []*redis.Cmd) {
+	if cmds = n.many.run(ctx, cmds); len(cmds) == 0 {
+		return
+	}
 	p := n.rdb.Pipeline()
 	for _, c := range cmds {
 		_ = p.Process(ctx, unrepeated{c}) // queues it

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/sidestep-go/sidestep/internal/redistest"
 )
 
 // bed is a lock as the scripts see it, with mailboxes that listen or not.
@@ -24,7 +22,7 @@ type bed struct {
 	k   keys
 }
 
-func newBed(t *testing.T, rdb *redis.Client) *bed {
+func newBed(t *testing.T, rdb *redis.Client, n *single) *bed {
 	sub := rdb.Subscribe(context.Background(), "up")
 	if _, err := sub.Receive(context.Background()); err != nil {
 		t.Fatal(err)
@@ -34,7 +32,7 @@ func newBed(t *testing.T, rdb *redis.Client) *bed {
 		}
 	}()
 	t.Cleanup(func() { sub.Close() })
-	return &bed{t: t, rdb: rdb, n: newSingle(rdb, &aloneScripts, 0), k: keysOf("", "x")}
+	return &bed{t: t, rdb: rdb, n: n, k: keysOf("", "x")}
 }
 
 func (b *bed) acquire(value, entry string, block int64) acquireReply {
@@ -77,7 +75,7 @@ func (b *bed) want(value string, line ...string) {
 func entry(channel, value string) string { return entryOf(time.Second, 4, channel, value) }
 
 func TestScripts(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+	eachWay(t, func(t *testing.T, rdb *redis.Client, n *single) {
 		ctx := context.Background()
 		type step struct {
 			name  string
@@ -141,7 +139,7 @@ func TestScripts(t *testing.T) {
 		} {
 			t.Run(s.name, func(t *testing.T) {
 				rdb.FlushDB(ctx)
-				b := newBed(t, rdb)
+				b := newBed(t, rdb, n)
 				b.acquire("h me", "", 1)
 				if s.seed != nil {
 					s.seed(b)
@@ -164,10 +162,10 @@ type model struct {
 // Random scripts of a few clients, some of whom do not listen, against the model:
 // one holder, fences that grow with each grant, a line without doubles.
 func TestScriptsAgainstModel(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+	eachWay(t, func(t *testing.T, rdb *redis.Client, n *single) {
 		for seed := range uint64(4) {
 			rdb.FlushDB(context.Background())
-			b := newBed(t, rdb)
+			b := newBed(t, rdb, n)
 			rnd := rand.New(rand.NewPCG(seed, 1))
 			const clients = 5
 			value, ent := make([]string, clients), make([]string, clients)
@@ -254,8 +252,8 @@ func TestScriptsAgainstModel(t *testing.T) {
 // fences are minted without touching its expiry.
 func TestFenceIsKept(t *testing.T) {
 	const margin = 3 * time.Second
-	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
-		b := newBed(t, rdb)
+	eachWay(t, func(t *testing.T, rdb *redis.Client, n *single) {
+		b := newBed(t, rdb, n)
 		ctx := context.Background()
 		rnd := rand.New(rand.NewPCG(1, 1))
 		var last int64
@@ -295,8 +293,8 @@ func TestFenceIsKept(t *testing.T) {
 
 // A lock whose fence cannot be minted is not taken; a fence that is no number is none.
 func TestFenceOfAnotherType(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
-		b := newBed(t, rdb)
+	eachWay(t, func(t *testing.T, rdb *redis.Client, n *single) {
+		b := newBed(t, rdb, n)
 		ctx := context.Background()
 		for _, e := range []string{"", entry("up", "a me")} {
 			rdb.FlushDB(ctx)
@@ -321,7 +319,7 @@ func TestFenceOfAnotherType(t *testing.T) {
 func TestScriptHeaders(t *testing.T) {
 	for name, src := range map[string]string{
 		"acquire": acquireLua, "release": releaseLua, "trylock": acquireLua + tryLockLua, "unlock": releaseLua + unlockLua, "revoke": revokeLua, "look": lookLua, "inspect": inspectLua,
-		"vote": voteLua, "raise": raiseLua, "discard": discardLua, "adopt": adoptLua,
+		"vote": voteLua, "raise": raiseLua, "discard": discardLua, "adopt": adoptLua, "many": manyLua,
 	} {
 		var head, body strings.Builder
 		for line := range strings.Lines(src) {

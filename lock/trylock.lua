@@ -3,7 +3,7 @@
 -- that is written out: hence SET NX to look and take at once, and the fence as text.
 local call = redis.call
 if (not ARGV[5] or call('EXISTS', KEYS[3]) == 0) and call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
-  local time, margin, k = call('TIME'), tonumber(ARGV[3]), ARGV[4]
+  local time, margin, k = redis.call('TIME'), tonumber(ARGV[3]), ARGV[4]
   local n, said
   if k then
     n = time[1] * 1000000 + time[2] + k - 1

@@ -14,7 +14,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sidestep-go/sidestep/internal/lockmodel"
-	"github.com/sidestep-go/sidestep/internal/redistest"
 )
 
 // Walks of internal/lockmodel, played on the scripts: they answer what the model
@@ -24,15 +23,15 @@ func TestScriptsDoWhatTheModelDoes(t *testing.T) {
 		{Goroutines: [3]uint8{2, 1, 1}, Rounds: 3, LateCopies: 4, Resends: 2, Cancels: 2, Drops: 1, Extends: 2, Ticks: 30},
 		{Goroutines: [3]uint8{2, 2, 1}, OnlyTries: [3]bool{2: true}, Rounds: 3, LateCopies: 2, Deaths: 1, Drops: 2, Extends: 2, Ticks: 30},
 	}
-	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+	eachWay(t, func(t *testing.T, rdb *redis.Client, n *single) {
 		seen := map[string]int{}
-		for seed := range uint64(60) {
+		for seed := range uint64(40) {
 			c := cases[seed%uint64(len(cases))]
 			c.TTL, c.Claim, c.Block = 4, 2, 2
 			if err := rdb.FlushDB(context.Background()).Err(); err != nil {
 				t.Fatal(err)
 			}
-			w := &walk{t: t, rdb: rdb, n: newSingle(rdb, &aloneScripts, 0), k: keysOf("", "x"), block: int64(c.Block), seed: seed, seen: seen}
+			w := &walk{t: t, rdb: rdb, n: n, k: keysOf("", "x"), block: int64(c.Block), seed: seed, seen: seen}
 			lockmodel.Walk(c, rand.New(rand.NewPCG(seed, 1)), 400, func(e lockmodel.Event, k lockmodel.Keys) bool {
 				w.play(e)
 				w.compare(e, k)

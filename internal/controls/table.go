@@ -492,6 +492,40 @@ var controls = []Control{
 		[]string{"lock:TestFencesOfAGrantGrow"},
 	},
 	{
+		"many-one-by-one", "acquires and releases that meet go in one script", "lock/many.go",
+		"if len(taken) < 2 {", "if len(taken) < 1000 {",
+		[]string{"lock:TestWhoMeetsOthersSharesARoundTrip", "lock:TestTogether"},
+	},
+	{
+		"many-mixes-keys", "in a script of several each has its own keys", "lock/many.lua",
+		"n, k, a = n + 1, k + keys, a + 1 + args", "n, k, a = n + 1, k + 2, a + 1 + args", []string{lockTable, lockWalks},
+	},
+	{
+		"many-mixes-arguments", "in a script of several each has its own arguments", "lock/many.lua",
+		"{unpack(ARGV, a + 1, a + args)}", "{unpack(ARGV, a + 1)}", []string{lockTable, lockWalks},
+	},
+	{
+		"many-fails-all", "one that fails fails no other of a script", "lock/many.lua",
+		"local ok, said = pcall(what == 97 and acquire or release, {", "local ok, said = true, (what == 97 and acquire or release)({",
+		[]string{"lock:TestTogether"},
+	},
+	{
+		"many-keeps-failures", "what fails in a script of several is sent by itself", "lock/many.go",
+		"failed || replies[i] == nil {", "failed && replies[i] == nil {", []string{"lock:TestTogether", "lock:TestFenceOfAnotherType"},
+	},
+	{
+		"many-lost", "of an answer that is lost each caller knows", "lock/many.go",
+		"			c.SetErr(err)\n", "			_ = c\n", []string{"lock:TestTogether", "lock:TestALostRoundTripIsRepeatedByEach"},
+	},
+	{
+		"many-again-and-again", "a server that takes no keys of several locks is not asked again", "lock/many.go",
+		"m.apart.Store(redis.HasErrorPrefix(err, \"CROSSSLOT\"))", "m.apart.Store(false)", []string{"lock:TestTogether"},
+	},
+	{
+		"many-unknown", "a script of several is brought along where it is not known", "lock/many.go",
+		"redis.HasErrorPrefix(err, \"NOSCRIPT\") {", "redis.HasErrorPrefix(err, \"NOSCRIPTS\") {", []string{"lock:TestTogether", "lock:TestWhoMeetsOthersSharesARoundTrip"},
+	},
+	{
 		"stale-block", "fences come from the block that was reserved", "lock/ticket.go",
 		"tk.next, tk.last, tk.turn = last-tk.block+1, last, now", "tk.next, tk.last, tk.turn = last, last+tk.block-1, now",
 		[]string{"lock:TestFencesOfATurnAreItsOwn"},

@@ -1,0 +1,197 @@
+package lock
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/redistest"
+)
+
+// eachWay runs fn on a node whose acquires and releases are sent by themselves, and on
+// one where each of them is one of several in a script.
+func eachWay(t *testing.T, fn func(t *testing.T, rdb *redis.Client, n *single)) {
+	t.Helper()
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		t.Run("alone", func(t *testing.T) { fn(t, rdb, newSingle(rdb, &aloneScripts, 0)) })
+		t.Run("amid others", func(t *testing.T) {
+			if err := rdb.FlushDB(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			met := &amid{}
+			own := redis.NewClient(rdb.Options())
+			t.Cleanup(func() { own.Close() })
+			n := newSingle(own, &aloneScripts, 0)
+			met.n = n
+			own.AddHook(met)
+			fn(t, rdb, n)
+			if met.calls == 0 {
+				t.Error("none of the commands met others")
+			}
+		})
+	})
+}
+
+// amid puts each acquire and release between two of other locks.
+type amid struct {
+	n     *single
+	calls int
+}
+
+func (a *amid) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (a *amid) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (a *amid) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		own, ok := cmd.(*redis.Cmd)
+		if !ok || cmd.Name() != "evalsha" {
+			return next(ctx, cmd)
+		}
+		if _, _, head := a.n.many.parts(own); head == nil {
+			return next(ctx, cmd)
+		}
+		a.calls++
+		before := redis.NewCmd(ctx, "evalsha", aloneScripts.acquire.sha, "2", "before", "{before}:fence", fmt.Sprint("v", a.calls), 1000, 60_000)
+		after := redis.NewCmd(ctx, "evalsha", aloneScripts.release.sha, "4", "before", "{before}:fence", "{before}:line", "{before}:parked", fmt.Sprint("v", a.calls), 60_000)
+		for _, c := range a.n.many.run(ctx, []*redis.Cmd{before, own, after}) {
+			if c != own {
+				return fmt.Errorf("%v was left over", c.Args())
+			}
+			return next(ctx, cmd)
+		}
+		if f, err := before.Int64(); err != nil || f == 0 {
+			return fmt.Errorf("before it: %v, %w", f, err)
+		}
+		if n, err := after.Int64(); err != nil || n != 1 {
+			return fmt.Errorf("after it: %v, %w", n, err)
+		}
+		return own.Err()
+	}
+}
+
+// sent is a client's commands, and what to do with them.
+type sent struct {
+	names []string
+	do    func(cmd redis.Cmder, next func() error) error
+}
+
+func (s *sent) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (s *sent) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if !strings.HasPrefix(cmd.Name(), "eval") {
+			return next(ctx, cmd)
+		}
+		s.names = append(s.names, cmd.Name())
+		return s.do(cmd, func() error { return next(ctx, cmd) })
+	}
+}
+
+func (s *sent) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if strings.HasPrefix(cmds[0].Name(), "eval") { // not those of a new connection
+			s.names = append(s.names, fmt.Sprint("pipeline of ", len(cmds)))
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// What several callers want goes to the server in one script, and what that cannot do
+// by itself.
+func TestTogether(t *testing.T) {
+	refuse := func(prefix string) func(redis.Cmder, func() error) error {
+		return func(cmd redis.Cmder, next func() error) error {
+			if cmd.Args()[2] == 6 {
+				err := serverError(prefix + " it does not want to")
+				cmd.SetErr(err)
+				return err
+			}
+			return next()
+		}
+	}
+	pass := func(_ redis.Cmder, next func() error) error { return next() }
+	lose := func(cmd redis.Cmder, next func() error) error {
+		_ = next() // it is done
+		cmd.SetErr(io.EOF)
+		return io.EOF
+	}
+	for name, tt := range map[string]struct {
+		spoil  func(rdb *redis.Client)
+		others int // commands that are neither acquire nor release
+		do     func(redis.Cmder, func() error) error
+		want   string // of two rounds
+		fails  bool
+		apart  bool
+	}{
+		"three":                       {nil, 0, pass, "[evalsha evalsha]", false, false},
+		"and others":                  {nil, 2, pass, "[evalsha pipeline of 2 evalsha pipeline of 2]", false, false},
+		"the script is not known":     {func(rdb *redis.Client) { rdb.ScriptFlush(context.Background()) }, 0, pass, "[evalsha eval evalsha]", false, false},
+		"one fails":                   {func(rdb *redis.Client) { rdb.LPush(context.Background(), "{1}:fence", "x") }, 0, pass, "[evalsha pipeline of 1 evalsha pipeline of 1]", true, false},
+		"one raises an error":         {func(rdb *redis.Client) { rdb.LPush(context.Background(), "1", "x") }, 0, pass, "[evalsha pipeline of 1 evalsha pipeline of 1]", true, false},
+		"the server takes no two":     {nil, 0, refuse("CROSSSLOT"), "[evalsha pipeline of 3 pipeline of 3]", false, true},
+		"the server does not want to": {nil, 0, refuse("BUSY"), "[evalsha pipeline of 3 evalsha pipeline of 3]", false, false},
+		"the answer is lost":          {nil, 0, lose, "[evalsha evalsha]", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+				opts := *rdb.Options()
+				own := redis.NewClient(&opts)
+				defer own.Close()
+				n := newSingle(own, &aloneScripts, 0)
+				for _, s := range []*script{aloneScripts.acquire, aloneScripts.many, lookScript} {
+					if err := rdb.ScriptLoad(t.Context(), s.text()).Err(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if tt.spoil != nil {
+					tt.spoil(rdb)
+				}
+				record := &sent{do: tt.do}
+				own.AddHook(record)
+				for round := range 2 {
+					var cmds []*redis.Cmd
+					for i := range 3 + tt.others {
+						k := keysOf("", fmt.Sprint(i))
+						if i < 3 {
+							cmds = append(cmds, redis.NewCmd(t.Context(), "evalsha", aloneScripts.acquire.sha, "2", &k.lock, &k.fence, fmt.Sprint("v", round), 1000, 60_000))
+						} else {
+							cmds = append(cmds, redis.NewCmd(t.Context(), "evalsha", lookScript.sha, "2", &k.lock, &k.parked, "q", 1000))
+						}
+					}
+					n.together(t.Context(), cmds)
+					failed := 0
+					for _, c := range cmds {
+						if c.Err() != nil {
+							failed++
+						} else if c.Val() == nil {
+							t.Errorf("round %d: %v has no answer", round, c.Args())
+						}
+					}
+					if (failed > 0) != tt.fails {
+						t.Errorf("round %d: %d failed", round, failed)
+					}
+				}
+				if got := fmt.Sprint(record.names); got != tt.want {
+					t.Errorf("sent %v, want %v", got, tt.want)
+				}
+				if n.many.apart.Load() != tt.apart {
+					t.Errorf("from then on apart: %v", n.many.apart.Load())
+				}
+			})
+		})
+	}
+}
+
+type serverError string
+
+func (e serverError) Error() string { return string(e) }
+
+// RedisError makes it an error of the server.
+func (serverError) RedisError() {}
