@@ -46,7 +46,7 @@ func (c *consumer) feed(ctx context.Context) {
 	c.giveBack(c.ahead.close())
 	c.acking.Go(f.ackAll)
 	c.place.leave()
-	defer time.AfterFunc(grace, cutOff).Stop()
+	defer time.AfterFunc(grace, cutOff).Stop() // of a pop that nobody answers
 	c.leave(f.failures > 0)
 	waking.Wait()
 }

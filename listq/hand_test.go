@@ -2,6 +2,7 @@ package listq_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,6 +104,36 @@ func TestHandOverThatNobodyTookIsClaimed(t *testing.T) {
 				t.Errorf("claimed %q for the %dth time, want %q for the first", d.ID, d.Deliveries, want)
 			}
 		}
+	})
+}
+
+// A request that is cancelled while it is handed over, and that nobody has taken, does
+// not run.
+func TestCancelledHandOverDoesNotRun(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		q := listq.New(rdb, "q", listq.Config{})
+		idle := fmt.Sprintf("%d 10000", time.Now().Add(time.Hour).UnixMilli())
+		rdb.HSet(t.Context(), q.Key()+"meta", "idle", idle)
+		push(t, q, &listq.Request{ID: "a"}, &listq.Request{ID: "b"})
+		if n := rdb.ZCard(t.Context(), q.Key()+"leased").Val(); n != 1 {
+			t.Fatalf("%d requests are handed over, want 1", n)
+		}
+		if code, _, err := q.Script().Cancel(t.Context(), time.Minute, "a"); err != nil || code != script.Done {
+			t.Fatalf("Cancel = %v, %v", code, err)
+		}
+		if wake := rdb.LRange(t.Context(), q.Key()+"wake", 0, -1).Val(); len(wake) != 1 || wake[0] != "1" {
+			t.Errorf("in wake stand %q, want the token alone", wake)
+		}
+		ran := make(chan string, 2)
+		stop := consume(t, q, listq.ConsumeConfig{Workers: 1}, func(_ context.Context, d *listq.Delivery) error {
+			ran <- d.ID
+			return nil
+		})
+		if id := <-ran; id != "b" {
+			t.Errorf("%q ran, want b alone", id)
+		}
+		stop()
+		empty(t, rdb, q)
 	})
 }
 

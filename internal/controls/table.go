@@ -223,18 +223,26 @@ var controls = []Control{
 	},
 	{
 		"hand-stays", "a claim takes what was handed over and nobody took", "internal/script/claim.lua",
-		"if over and over ~= '1' then", "if false then",
+		"takeback()\n", "",
 		[]string{scriptTable, scriptModel, "listq:TestHandOverThatNobodyTookIsClaimed"},
 	},
 	{
-		"hand-taken-twice", "a claim leaves what was handed over and is another's by now", "internal/script/claim.lua",
-		"  if call('HGET', state, id) == v then\n    local s = parse(v)\n    unplace", "  do\n    local s = parse(v)\n    unplace",
+		"hand-taken-twice", "a claim leaves what was handed over and is another's by now", "internal/script/prelude.lua",
+		"  if call('HGET', state, id) ~= v then return end\n", "",
 		[]string{scriptTable, scriptModel},
 	},
 	{
-		"hand-counted", "what nobody took counts no delivery", "internal/script/claim.lua",
+		"hand-counted", "what nobody took counts no delivery", "internal/script/prelude.lua",
 		"s.place, s.token, s.deliveries = 'r', '', 0", "s.place, s.token = 'r', ''",
 		[]string{scriptTable, scriptModel, "listq:TestHandOverThatNobodyTookIsClaimed"},
+	},
+	{
+		"hand-cancelled-runs", "what is cancelled while it is handed over does not run", "internal/script/cancel.lua",
+		"takeback()\n", "", []string{scriptTable, scriptModel, "listq:TestCancelledHandOverDoesNotRun"},
+	},
+	{
+		"hand-not-rescheduled", "what is handed over and nobody took can be rescheduled", "internal/script/reschedule.lua",
+		"takeback()\n", "", []string{scriptTable, scriptModel},
 	},
 	{
 		"listens-without-a-slot", "only who has a slot left says that it listens", "internal/script/claim.lua",

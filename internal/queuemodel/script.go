@@ -226,6 +226,7 @@ func (m *model) run(s *state, x script, id, token uint8) bool {
 	case promote:
 		m.promote(s, id, false)
 	case cancel:
+		m.takeBack(s, false)
 		if s.place[id] == nowhere {
 			return false
 		}
@@ -235,6 +236,7 @@ func (m *model) run(s *state, x script, id, token uint8) bool {
 			m.leave(s, id, false)
 		}
 	case reschedule:
+		m.takeBack(s, false)
 		if p := s.place[id]; p == nowhere || p == leased || p == dead || s.stamp[id] == rescheduled {
 			return false
 		}
@@ -322,12 +324,16 @@ func (s *state) stands(id uint8) bool {
 	return id != 0 && s.over.id == id && s.place[id] == leased && s.token[id] == s.over.token
 }
 
-// takeBack is what a claim does with a request that stands in wake.
-func (m *model) takeBack(s *state) {
+// takeBack is what claim, cancel and reschedule do with a request that stands in wake.
+// quiet: within a claim, which looks itself.
+func (m *model) takeBack(s *state, quiet bool) {
 	if id := s.over.id; s.stands(id) {
 		s.inLeased.drop(id)
 		s.place[id], s.token[id] = ready, 0
 		m.lpush(s, id)
+		if !quiet {
+			m.sayToken(s)
+		}
 		if m.c.Once {
 			s.delivered[id]--
 		}
@@ -346,7 +352,7 @@ type due struct {
 // lock that the feeder is to look at.
 func (m *model) claim(s *state, n int, d due) (got, look uint8) {
 	off := &m.c.Off
-	m.takeBack(s)
+	m.takeBack(s, true)
 	switch {
 	case d.id != 0:
 		id := d.id

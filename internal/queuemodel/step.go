@@ -549,7 +549,10 @@ func (m *model) resent(s *state) {
 		c.Got, _ = m.claim(&n, int(l.one), due{})
 	} else if l.one == 0 || l.old == 0 { // what is recorded is answered again
 		m.claim(&n, 0, due{})
-		m.takeBack(&before) // as any claim does
+		m.takeBack(&before, true) // as any claim does
+	}
+	if l.script == cancel || l.script == reschedule {
+		m.takeBack(&before, false) // the same
 	}
 	if l.script == push || l.script == claim {
 		before.wake = n.wake // a token too many costs a look

@@ -3,6 +3,7 @@
 -- ARGV[1] ms for which finished ids are remembered  ARGV[2] id
 -- returns {1 done | 0 unknown, buried}
 local id = ARGV[2]
+takeback()
 local s = get(id)
 if not s then return {0, buried} end
 unplace(id, s)

@@ -72,20 +72,7 @@ quiet = true
 local stirred
 codes, stirred = finish(12, tonumber(ARGV[10]))
 
--- what was handed over and nobody has taken goes to the head of ready
-local over = call('LINDEX', wake, 0)
-if over and over ~= '1' then
-  call('LPOP', wake)
-  local x, y, from = string.match(over, '^%d+ (%d+) (%d+) ()')
-  local id, v = string.sub(over, from, from + x - 1), string.sub(over, from + x, from + x + y - 1)
-  if call('HGET', state, id) == v then
-    local s = parse(v)
-    unplace(id, s)
-    s.place, s.token, s.deliveries = 'r', '', 0
-    put(id, s)
-    call('LPUSH', ready, id)
-  end
-end
+takeback()
 
 local head = tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2])
 if head and head <= now then

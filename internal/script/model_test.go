@@ -252,14 +252,7 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 	if len(done) > 0 {
 		acked = " acked " + fmt.Sprint(w.finish(done, &buried))
 	}
-	if h := w.over; h != nil {
-		if w.over = nil; !w.stale(h) {
-			r := w.reqs[h.id]
-			r.place, r.at, r.token, r.del = 'r', 0, "", 0
-			w.reqs[h.id] = r
-			w.list = append([]string{h.id}, w.list...)
-		}
-	}
+	w.takeBack()
 	var look string
 	for i, m := range w.due() {
 		if lock, isProbe := strings.CutPrefix(m, "\x00"); i >= script.Bound {
@@ -347,6 +340,19 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 		c += " more"
 	}
 	return strings.TrimSpace(c + buried + acked)
+}
+
+// takeBack puts what nobody took into ready.
+func (w *world) takeBack() {
+	h := w.over
+	if w.over = nil; h == nil || w.stale(h) {
+		return
+	}
+	r := w.reqs[h.id]
+	r.place, r.at, r.token, r.del = 'r', 0, "", 0
+	w.reqs[h.id] = r
+	w.list = append([]string{h.id}, w.list...)
+	w.token()
 }
 
 // passes is the gate.
@@ -565,6 +571,7 @@ func (w *world) rearm(lock string, in int) {
 }
 
 func (w *world) cancel(id string) string {
+	w.takeBack()
 	r, ok := w.reqs[id]
 	if !ok {
 		return "0"
@@ -579,6 +586,7 @@ func (w *world) cancel(id string) string {
 }
 
 func (w *world) reschedule(id string, in int, stamp string) string {
+	w.takeBack()
 	r, ok := w.reqs[id]
 	switch {
 	case !ok:

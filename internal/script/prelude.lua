@@ -228,6 +228,23 @@ local function unplace(id, s)
   end
 end
 
+-- takeback: what was handed over and nobody has taken goes to the head of ready, as
+-- if it had not been claimed, and keeps its lock's turn.
+local function takeback()
+  local over = call('LINDEX', wake, 0)
+  if not over or over == '1' then return end
+  call('LPOP', wake)
+  local x, y, from = string.match(over, '^%d+ (%d+) (%d+) ()')
+  local id, v = string.sub(over, from, from + x - 1), string.sub(over, from + x, from + x + y - 1)
+  if call('HGET', state, id) ~= v then return end
+  local s = parse(v)
+  unplace(id, s)
+  s.place, s.token, s.deliveries = 'r', '', 0
+  put(id, s)
+  call('LPUSH', ready, id)
+  token()
+end
+
 -- forget drops a request for good. If its producer may still send it again
 -- (window), its id is remembered. A score in gone is when a memory ends; the
 -- member itself stays until a claim sweeps it up.
