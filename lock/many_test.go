@@ -79,6 +79,7 @@ func (a *amid) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // sent is a client's commands, and what to do with them.
 type sent struct {
 	names []string
+	again int // that go-redis would repeat
 	do    func(cmd redis.Cmder, next func() error) error
 }
 
@@ -90,6 +91,7 @@ func (s *sent) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return next(ctx, cmd)
 		}
 		s.names = append(s.names, cmd.Name())
+		s.repeats(cmd)
 		return s.do(cmd, func() error { return next(ctx, cmd) })
 	}
 }
@@ -98,8 +100,17 @@ func (s *sent) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		if strings.HasPrefix(cmds[0].Name(), "eval") { // not those of a new connection
 			s.names = append(s.names, fmt.Sprint("pipeline of ", len(cmds)))
+			s.repeats(cmds...)
 		}
 		return next(ctx, cmds)
+	}
+}
+
+func (s *sent) repeats(cmds ...redis.Cmder) {
+	for _, c := range cmds {
+		if !c.NoRetry() {
+			s.again++
+		}
 	}
 }
 
@@ -180,6 +191,9 @@ func TestTogether(t *testing.T) {
 				}
 				if got := fmt.Sprint(record.names); got != tt.want {
 					t.Errorf("sent %v, want %v", got, tt.want)
+				}
+				if record.again > 0 {
+					t.Errorf("go-redis would repeat %d of them for all", record.again)
 				}
 				if n.many.apart.Load() != tt.apart {
 					t.Errorf("from then on apart: %v", n.many.apart.Load())

@@ -530,6 +530,11 @@ var controls = []Control{
 		"m.apart.Store(redis.HasErrorPrefix(err, \"CROSSSLOT\"))", "m.apart.Store(false)", []string{"lock:TestTogether"},
 	},
 	{
+		"many-repeats-all", "a script of several is not repeated as a whole", "lock/many.go",
+		"if err := m.n.process(ctx, cmd, true); redis", "if err := m.n.process(ctx, cmd, false); redis",
+		[]string{"lock:TestTogether", "lock:TestALostRoundTripIsRepeatedByEach"},
+	},
+	{
 		"many-unknown", "a script of several is brought along where it is not known", "lock/many.go",
 		"redis.HasErrorPrefix(err, \"NOSCRIPT\") {", "redis.HasErrorPrefix(err, \"NOSCRIPTS\") {", []string{"lock:TestTogether", "lock:TestWhoMeetsOthersSharesARoundTrip"},
 	},
@@ -647,7 +652,7 @@ var controls = []Control{
 	{
 		"batch-repeats-all", "a shared round trip is not repeated as a whole", "lock/script.go",
 		"p.Process(ctx, unrepeated{c})", "p.Process(ctx, c)",
-		[]string{"lock:TestALostRoundTripIsRepeatedByEach"},
+		[]string{"lock:TestTogether"},
 	},
 	{
 		"batch-repeats-none", "who lost the answer of a shared round trip repeats its own command", "lock/script.go",
