@@ -60,11 +60,11 @@ func (a *amid) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		a.calls++
 		before := redis.NewCmd(ctx, "evalsha", aloneScripts.acquire.sha, "2", "before", "{before}:fence", fmt.Sprint("v", a.calls), 1000, 60_000)
 		after := redis.NewCmd(ctx, "evalsha", aloneScripts.release.sha, "4", "before", "{before}:fence", "{before}:line", "{before}:parked", fmt.Sprint("v", a.calls), 60_000)
-		for _, c := range a.n.many.run(ctx, []*redis.Cmd{before, own, after}) {
-			if c != own {
-				return fmt.Errorf("%v was left over", c.Args())
-			}
+		switch rest := a.n.many.run(ctx, []*redis.Cmd{before, own, after}); {
+		case len(rest) == 1 && rest[0] == own:
 			return next(ctx, cmd)
+		case len(rest) > 0:
+			return fmt.Errorf("%d commands were left over", len(rest))
 		}
 		if f, err := before.Int64(); err != nil || f == 0 {
 			return fmt.Errorf("before it: %v, %w", f, err)

@@ -171,7 +171,8 @@ var controls = []Control{
 	},
 	{
 		"pushone-by-body", "a finished request is remembered by a push of one", "internal/script/pushone.lua",
-		"if memory and tonumber(memory) > now or call(", "if call(", []string{"internal/script:TestPushAfterDoneStaysDone", scriptModel},
+		"if memory and tonumber(memory) > now or call(", "if call(",
+		[]string{"internal/script:TestPushAfterDoneStaysDone", scriptModel},
 	},
 	{
 		"pushone-remembers-for-ever", "a finished request is remembered for a while only", "internal/script/pushone.lua",
@@ -195,31 +196,38 @@ var controls = []Control{
 	},
 	{
 		"hand-past-the-line", "what is handed over does not overtake its lock's line", "internal/script/push.lua",
-		" and not oldest(lock)", "", []string{scriptTable, scriptModel},
+		" and not oldest(lock)", "",
+		[]string{scriptTable, scriptModel},
 	},
 	{
 		"hand-without-turn", "what is handed over has its lock's turn", "internal/script/push.lua",
-		"      if handed and lock ~= '' then call('HSET', held, lock, id) end\n", "", []string{scriptTable, scriptModel, queueWalks},
+		"      if handed and lock ~= '' then call('HSET', held, lock, id) end\n", "",
+		[]string{scriptTable, scriptModel, queueWalks},
 	},
 	{
 		"hand-overtakes", "of several that are pushed the first is handed over, or none", "internal/script/push.lua",
-		"    alone = false\n", "", []string{scriptTable, scriptModel},
+		"    alone = false\n", "",
+		[]string{scriptTable, scriptModel},
 	},
 	{
 		"hand-past-ready", "nothing is handed over past what is ready", "internal/script/push.lua",
-		"alone = not call('LINDEX', wake, -1) and call('EXISTS', ready) == 0", "alone = not call('LINDEX', wake, -1)", []string{scriptTable, queueWalks},
+		"alone = not call('LINDEX', wake, -1) and call('EXISTS', ready) == 0", "alone = not call('LINDEX', wake, -1)",
+		[]string{scriptTable, queueWalks},
 	},
 	{
 		"pushone-past-ready", "nothing is handed over by a push of one past what is ready", "internal/script/pushone.lua",
-		"if last or call('EXISTS', ready) == 1 or not", "if last or not", []string{scriptTable},
+		"if last or call('EXISTS', ready) == 1 or not", "if last or not",
+		[]string{scriptTable},
 	},
 	{
 		"hand-to-nobody", "a request is handed over only while somebody listens", "internal/script/prelude.lua",
-		"if not till or tonumber(till) <= now then return false end", "if not till then return false end", []string{scriptTable, scriptModel, queueWalks},
+		"if not till or tonumber(till) <= now then return false end", "if not till then return false end",
+		[]string{scriptTable, scriptModel, queueWalks},
 	},
 	{
 		"hand-for-ever", "what is handed over has a lease", "internal/script/prelude.lua",
-		"  call('ZADD', leased, whole(now + lease), id)\n  call('LPUSH', wake,", "  call('LPUSH', wake,", []string{scriptTable, scriptModel, queueWalks},
+		"  call('ZADD', leased, whole(now + lease), id)\n  call('LPUSH', wake,", "  call('LPUSH', wake,",
+		[]string{scriptTable, scriptModel, queueWalks},
 	},
 	{
 		"hand-stays", "a claim takes what was handed over and nobody took", "internal/script/claim.lua",
@@ -238,23 +246,28 @@ var controls = []Control{
 	},
 	{
 		"hand-cancelled-runs", "what is cancelled while it is handed over does not run", "internal/script/cancel.lua",
-		"takeback()\n", "", []string{scriptTable, scriptModel, "listq:TestCancelledHandOverDoesNotRun"},
+		"takeback()\n", "",
+		[]string{scriptTable, scriptModel, "listq:TestCancelledHandOverDoesNotRun"},
 	},
 	{
 		"hand-not-rescheduled", "what is handed over and nobody took can be rescheduled", "internal/script/reschedule.lua",
-		"takeback()\n", "", []string{scriptTable, scriptModel},
+		"takeback()\n", "",
+		[]string{scriptTable, scriptModel},
 	},
 	{
 		"listens-without-a-slot", "only who has a slot left says that it listens", "internal/script/claim.lua",
-		"if listen > 0 and n > 0 and not more then", "if listen > 0 and not more then", []string{scriptTable, scriptModel},
+		"if listen > 0 and n > 0 and not more then", "if listen > 0 and not more then",
+		[]string{scriptTable, scriptModel},
 	},
 	{
 		"listens-after-the-end", "who stops takes back that it listens", "internal/script/yield.lua",
-		"call('HDEL', meta, 'idle')\n", "", []string{scriptTable, scriptModel, "listq:TestHandOverThatNobodyTookIsClaimed"},
+		"call('HDEL', meta, 'idle')\n", "",
+		[]string{scriptTable, scriptModel, "listq:TestHandOverThatNobodyTookIsClaimed"},
 	},
 	{
 		"hand-is-token", "what is handed over does not stand for the token", "internal/script/prelude.lua",
-		"call('LINDEX', wake, -1) ~= '1' then call('RPUSH', wake, '1')", "call('LLEN', wake) == 0 then call('RPUSH', wake, '1')", []string{scriptTable, scriptModel, queueWalks},
+		"call('LINDEX', wake, -1) ~= '1' then call('RPUSH', wake, '1')", "call('LLEN', wake) == 0 then call('RPUSH', wake, '1')",
+		[]string{scriptTable, scriptModel, queueWalks},
 	},
 	{
 		"pushes-never-meet", "pushes that meet share a command", "internal/script/script.go",
@@ -506,11 +519,13 @@ var controls = []Control{
 	},
 	{
 		"many-mixes-keys", "in a script of several each has its own keys", "lock/many.lua",
-		"n, k, a = n + 1, k + keys, a + 1 + args", "n, k, a = n + 1, k + 2, a + 1 + args", []string{lockTable, lockWalks},
+		"n, k, a = n + 1, k + keys, a + 1 + args", "n, k, a = n + 1, k + 2, a + 1 + args",
+		[]string{lockTable, lockWalks},
 	},
 	{
 		"many-mixes-arguments", "in a script of several each has its own arguments", "lock/many.lua",
-		"{unpack(ARGV, a + 1, a + args)}", "{unpack(ARGV, a + 1)}", []string{lockTable, lockWalks},
+		"{unpack(ARGV, a + 1, a + args)}", "{unpack(ARGV, a + 1)}",
+		[]string{lockTable, lockWalks},
 	},
 	{
 		"many-fails-all", "one that fails fails no other of a script", "lock/many.lua",
@@ -519,15 +534,18 @@ var controls = []Control{
 	},
 	{
 		"many-keeps-failures", "what fails in a script of several is sent by itself", "lock/many.go",
-		"failed || replies[i] == nil {", "failed && replies[i] == nil {", []string{"lock:TestTogether", "lock:TestFenceOfAnotherType"},
+		"failed || replies[i] == nil {", "failed && replies[i] == nil {",
+		[]string{"lock:TestTogether", "lock:TestFenceOfAnotherType"},
 	},
 	{
 		"many-lost", "of an answer that is lost each caller knows", "lock/many.go",
-		"			c.SetErr(err)\n", "			_ = c\n", []string{"lock:TestTogether", "lock:TestALostRoundTripIsRepeatedByEach"},
+		"			c.SetErr(err)\n", "			_ = c\n",
+		[]string{"lock:TestTogether", "lock:TestALostRoundTripIsRepeatedByEach"},
 	},
 	{
 		"many-again-and-again", "a server that takes no keys of several locks is not asked again", "lock/many.go",
-		"m.apart.Store(redis.HasErrorPrefix(err, \"CROSSSLOT\"))", "m.apart.Store(false)", []string{"lock:TestTogether"},
+		"m.apart.Store(redis.HasErrorPrefix(err, \"CROSSSLOT\"))", "m.apart.Store(false)",
+		[]string{"lock:TestTogether"},
 	},
 	{
 		"many-repeats-all", "a script of several is not repeated as a whole", "lock/many.go",
@@ -536,7 +554,8 @@ var controls = []Control{
 	},
 	{
 		"many-unknown", "a script of several is brought along where it is not known", "lock/many.go",
-		"redis.HasErrorPrefix(err, \"NOSCRIPT\") {", "redis.HasErrorPrefix(err, \"NOSCRIPTS\") {", []string{"lock:TestTogether", "lock:TestWhoMeetsOthersSharesARoundTrip"},
+		"redis.HasErrorPrefix(err, \"NOSCRIPT\") {", "redis.HasErrorPrefix(err, \"NOSCRIPTS\") {",
+		[]string{"lock:TestTogether", "lock:TestWhoMeetsOthersSharesARoundTrip"},
 	},
 	{
 		"stale-block", "fences come from the block that was reserved", "lock/ticket.go",
@@ -895,31 +914,38 @@ var controls = []Control{
 	},
 	{
 		"hand-from-receipt", "the lease of what is handed over counts from the push", "listq/queue.go",
-		"at.Before(began) {", "false && at.Before(began) {", []string{"listq:TestHandedLease"},
+		"at.Before(began) {", "false && at.Before(began) {",
+		[]string{"listq:TestHandedLease"},
 	},
 	{
 		"hand-from-the-future", "a lease that was handed over began by now", "listq/queue.go",
-		"at.Before(began) {", "!at.IsZero() {", []string{"listq:TestHandedLease"},
+		"at.Before(began) {", "!at.IsZero() {",
+		[]string{"listq:TestHandedLease"},
 	},
 	{
 		"hand-without-anchor", "without an answered claim a lease that was handed over has ended", "listq/queue.go",
-		"began = began.Add(-h.Lease)", "began = began.Add(0)", []string{"listq:TestHandedLease", "listq:TestHandOverGoesBack"},
+		"began = began.Add(-h.Lease)", "began = began.Add(0)",
+		[]string{"listq:TestHandedLease", "listq:TestHandOverGoesBack"},
 	},
 	{
 		"hand-too-late", "what is handed over too late goes back", "listq/waker.go",
-		"case d.left() > 0 && ctx.Err() == nil &&", "case ctx.Err() == nil &&", []string{"listq:TestHandOverGoesBack"},
+		"case d.left() > 0 && ctx.Err() == nil &&", "case ctx.Err() == nil &&",
+		[]string{"listq:TestHandOverGoesBack"},
 	},
 	{
 		"hand-to-who-stops", "what is handed to a consumer that stops goes back", "listq/waker.go",
-		"case d.left() > 0 && ctx.Err() == nil &&", "case d.left() > 0 &&", []string{"listq:TestHandOverGoesBack"},
+		"case d.left() > 0 && ctx.Err() == nil &&", "case d.left() > 0 &&",
+		[]string{"listq:TestHandOverGoesBack"},
 	},
 	{
 		"hand-not-renewed", "a handler keeps what was handed to it", "listq/consume.go",
-		"			extend.Reset(min(left/3, every))\n", "			_ = left\n", []string{"listq:TestHandOverIsRenewed"},
+		"			extend.Reset(min(left/3, every))\n", "			_ = left\n",
+		[]string{"listq:TestHandOverIsRenewed"},
 	},
 	{
 		"hand-long", "what is handed to a process that dies is late by a poll", "listq/queue.go",
-		"Listen: 2 * max(cfg.Poll, leastLease),", "Listen: 20 * max(cfg.Poll, leastLease),", []string{"listq:TestLostTokenCostsAPoll", "listq:TestHandOverIsRenewed"},
+		"Listen: 2 * max(cfg.Poll, leastLease),", "Listen: 20 * max(cfg.Poll, leastLease),",
+		[]string{"listq:TestLostTokenCostsAPoll", "listq:TestHandOverIsRenewed"},
 	},
 	{
 		"nobody-listens", "a push to an idle queue is handed over", "listq/feed.go",
