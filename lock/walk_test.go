@@ -32,16 +32,13 @@ func TestScriptsDoWhatTheModelDoes(t *testing.T) {
 				t.Fatal(err)
 			}
 			w := &walk{t: t, rdb: rdb, n: n, k: keysOf("", "x"), block: int64(c.Block), seed: seed, seen: seen}
+			t.Cleanup(w.close) // if it fails
 			lockmodel.Walk(c, rand.New(rand.NewPCG(seed, 1)), 400, func(e lockmodel.Event, k lockmodel.Keys) bool {
 				w.play(e)
 				w.compare(e, k)
 				return true
 			})
-			for _, s := range w.subs {
-				if s != nil {
-					s.Close()
-				}
-			}
+			w.close()
 		}
 		t.Log(seen)
 		for _, what := range []string{"acquire granted", "acquire in line", "try granted", "try refused", "extend ok", "extend refused", "release", "expire"} {
@@ -65,6 +62,14 @@ type walk struct {
 	subs          [3]*redis.PubSub
 	log           []string
 	fence, before int64 // the real one, and the model's, after the last event
+}
+
+func (w *walk) close() {
+	for _, s := range w.subs {
+		if s != nil {
+			s.Close()
+		}
+	}
 }
 
 func (w *walk) fail(format string, args ...any) {
