@@ -55,7 +55,7 @@ func lockScenarios() []scenario {
 			name:  "lock/cycle-64",
 			title: "Free locks: acquire and release, 64 goroutines on 64 keys",
 			about: "Throughput when all wait for the server at once. go-redis opens a connection per call under way, " +
-				"rueidis writes the calls of all goroutines on one, sidestep sends what waits in one pipeline.",
+				"rueidis writes the calls of all goroutines on one, sidestep sends what waits in one script.",
 			metrics: []metric{{"cycles/s", false}, {"server µs/cycle", true}, {"commands/cycle", true}},
 			peers: with(free, func(e *env, p lockPeer) (values, error) {
 				return cycles(context.Background(), e, p, 64)

@@ -42,9 +42,7 @@ type lockPeer struct {
 }
 
 var (
-	sidestepLock = lockPeer{name: "sidestep", open: openSidestep(lock.Config{TTL: ttl})}
-	// With turns as long as the process has goroutines in line, the order is
-	// that of arrival among all, and a turn costs two commands.
+	sidestepLock  = lockPeer{name: "sidestep", open: openSidestep(lock.Config{TTL: ttl})}
 	sidestepTurn1 = lockPeer{
 		name: "sidestep, turns of 1", note: "TurnSections 1: no hand-off within a process",
 		open: openSidestep(lock.Config{TTL: ttl, TurnSections: 1}),

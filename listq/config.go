@@ -16,7 +16,9 @@ type Config struct {
 	Hooks Hooks
 	// Lease is how long a claimed request stays its worker's without a sign of
 	// life: the time after which a dead process's requests run again. Consume
-	// renews leases every third of it. Defaults to 30 s; at least 100 ms.
+	// renews leases every third of it. One that is handed to it as it is pushed has
+	// a lease of no more than Poll, or 100 ms, at first. Defaults to 30 s; at least
+	// 100 ms.
 	Lease time.Duration
 	// Logger is told of faults that the queue deals with by itself, such as a
 	// lost connection. Defaults to none.

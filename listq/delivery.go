@@ -52,7 +52,8 @@ type Delivery struct {
 func (d *Delivery) Queue() *Queue { return d.queue }
 
 // LeaseExpires returns when the lease ends at the earliest, by this process's
-// clock: it counts from before the claim, or the extension, was sent.
+// clock: it counts from before the claim, or the extension, was sent; of a request
+// that was handed over as it was pushed, from no later than that.
 func (d *Delivery) LeaseExpires() time.Time { return *d.until.Load() }
 
 // left returns how long the lease has to run by the clock that says less: the

@@ -57,9 +57,10 @@ type Locker struct {
 // Sentinel set, or of a Cluster. Nothing is sent and nothing started before it
 // is needed. The caller closes the Locker, before rdb.
 //
-// To one server, what several goroutines ask for at once goes in one pipeline
-// when it would have to wait anyway; hooks of rdb see those commands as one. A
-// goroutine that is alone sends each command by itself, and at once.
+// To one server, what several goroutines ask for at once goes together when it
+// would have to wait anyway: acquires and releases in one script, which hooks of
+// rdb see as one command, the rest in a pipeline. A goroutine that is alone sends
+// each command by itself, and at once.
 //
 // New panics if rdb is nil or is a Cluster client that sends commands to
 // replicas (ReadOnly, RouteByLatency, RouteRandomly), and if a value of cfg is

@@ -208,8 +208,8 @@ type Claimed struct {
 	Wait   time.Duration // until something is due; negative: nothing is
 	More   bool          // ready is not empty
 	Buried []Buried
-	Acked  []Code // by Exchange
-	Now    time.Time
+	Acked  []Code    // by Exchange
+	Now    time.Time // by the server's clock
 }
 
 // Token returns the lease token of a feeder's claim.
@@ -287,7 +287,7 @@ func ParseHanded(v string) (h Handed, ok bool, err error) {
 		field, after, found := strings.Cut(rest, " ")
 		n, err := strconv.ParseInt(field, 10, 64)
 		if !found || err != nil || n < 0 {
-			return bad("no length where one should be")
+			return bad("no number where one should be")
 		}
 		nums[i], rest = n, after
 	}
