@@ -158,6 +158,7 @@ func (q *Queue) Run(ctx context.Context) error {
 		running.Go(func() {
 			errs[i] = p.list.Consume(ctx, listq.ConsumeConfig{
 				DrainTimeout: q.cfg.DrainTimeout,
+				LineEnds:     func(key string) { q.acq.locker.EndRelay(key, p.list.Key()) },
 				Slots:        slots,
 				Probe:        func(ctx context.Context, lock string) { q.probe(ctx, p, lock) },
 			}, func(ctx context.Context, d *listq.Delivery) error {

@@ -120,6 +120,7 @@ type section struct {
 	fn      func(ctx context.Context, lk *lock.Lock) error
 	request *Request // nil: none
 	queue   string   // the queue that will promote by itself, "" for none
+	follows bool     // that queue has the lock's turn from one request to the next
 }
 
 // outcome is what became of a section.
@@ -161,6 +162,8 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 	switch {
 	case s.key == "":
 		err = enter(ctx, nil)
+	case s.plan.backoff == nil && s.follows:
+		err = a.locker.TryDo(ctx, s.key, enter, lock.Relay(s.queue))
 	case s.plan.backoff == nil:
 		err = a.locker.TryDo(ctx, s.key, enter)
 	default:

@@ -37,6 +37,9 @@ type Delivery struct {
 	// Accepted is when it was pushed or scheduled, or revived since, by the
 	// server's clock.
 	Accepted time.Time
+	// Follows says that it came with the acknowledgement of the last request of the
+	// same lock: this consumer ran that, and now has the lock's turn again.
+	Follows bool
 
 	queue *Queue
 	lease script.Lease

@@ -180,6 +180,7 @@ func (f *feeder) atOnce(ctx context.Context, x exchange) int {
 // meanwhile.
 func (f *feeder) handOut(ctx context.Context, x exchange) {
 	all, bad := f.queue.decodeAll(ctx, x.claim)
+	f.follow(x.done, all)
 	var back, later []*Delivery
 	ahead := x.n - x.free
 	free := x.free
@@ -213,6 +214,27 @@ func (f *feeder) handOut(ctx context.Context, x exchange) {
 		f.running.Go(func() { f.cfg.Probe(f.late, lock) })
 	}
 	f.acked(f.claims, x.done, x.Acked, nil)
+}
+
+// follow marks those of all that came by the end of one of done, with whose lock, and
+// tells of the locks with which none came.
+func (f *feeder) follow(done, all []*Delivery) {
+	if !locked(done) {
+		return
+	}
+	next := make(map[string]*Delivery, len(all))
+	for _, d := range all {
+		next[d.Lock] = d
+	}
+	for _, d := range done {
+		switch n := next[d.Lock]; {
+		case d.Lock == "":
+		case n != nil:
+			n.Follows = true
+		case f.cfg.LineEnds != nil:
+			f.cfg.LineEnds(d.Lock)
+		}
+	}
 }
 
 // suspect tells whether among all is one whose worker died: the next one may as

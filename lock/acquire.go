@@ -168,7 +168,16 @@ func (l *Locker) TryDo(ctx context.Context, name string, fn func(ctx context.Con
 	if fn == nil {
 		return invalid("fn is nil")
 	}
-	lk, err := l.TryAcquire(ctx, name, opts...)
+	s, err := l.settings(name, opts)
+	if err != nil {
+		return err
+	}
+	var lk *Lock
+	if s.queue == "" {
+		lk, err = l.try(ctx, name, s, nil)
+	} else {
+		lk, err = l.tryRelay(ctx, name, s)
+	}
 	if err != nil {
 		return err
 	}

@@ -146,8 +146,8 @@ func checkOwner(owner string) error {
 	return nil
 }
 
-// Option changes one setting for one call. Options are made by [WithTTL] and
-// [WithOwner]; they are comparable and print themselves.
+// Option changes one setting for one call. Options are made by [WithTTL],
+// [WithOwner] and [Relay]; they are comparable and print themselves.
 type Option interface {
 	String() string
 	apply(*settings) error
@@ -156,6 +156,7 @@ type Option interface {
 type settings struct {
 	ttl   time.Duration
 	owner string
+	queue string // of a relay; "" for none
 }
 
 type ttlOption time.Duration

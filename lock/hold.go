@@ -75,8 +75,9 @@ func (lk *Lock) Hold(ctx context.Context, fn func(ctx context.Context) error) (e
 	l.dog.add(ls)
 	l.unlock()
 
+	returned := false
 	defer func() {
-		switch lost, rel := lk.release(ctx, true); {
+		switch lost, rel := lk.release(ctx, true, returned && err == nil); {
 		case lost != nil:
 			err = errors.Join(err, lost)
 		case errors.Is(rel, ErrNotHeld):
@@ -85,5 +86,7 @@ func (lk *Lock) Hold(ctx context.Context, fn func(ctx context.Context) error) (e
 			l.cfg.Logger.Warn("lock: release got no answer", "key", ls.keys.lock, "error", rel)
 		}
 	}()
-	return fn(held)
+	err = fn(held)
+	returned = true
+	return err
 }

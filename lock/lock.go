@@ -22,6 +22,7 @@ type Lock struct {
 	ctx      *sectionContext         // of Hold
 	cancel   context.CancelCauseFunc // of Hold
 	disowned bool                    // another may hold it now
+	leg      *leg                    // of a relay, or nil
 
 	releasing sync.Mutex // held during Release; guards the fields below
 	released  bool
@@ -139,13 +140,14 @@ func (lk *Lock) Release(ctx context.Context) error {
 	if lk == nil {
 		return nil
 	}
-	_, err := lk.release(ctx, false)
+	_, err := lk.release(ctx, false, false)
 	return err
 }
 
 // release is Release. Of a section in Hold it first sees to the end of the lease,
-// whose timer may be late. lost is why the lock was lost before; nil: it was not.
-func (lk *Lock) release(ctx context.Context, held bool) (lost, err error) {
+// whose timer may be late; and if it went well, the next of its relay may follow. lost
+// is why the lock was lost before; nil: it was not.
+func (lk *Lock) release(ctx context.Context, held, well bool) (lost, err error) {
 	lk.releasing.Lock()
 	defer lk.releasing.Unlock()
 	ls, l := lk.ls, lk.ls.l
@@ -164,7 +166,7 @@ func (lk *Lock) release(ctx context.Context, held bool) (lost, err error) {
 		lk.expires = ls.deadline
 		covered = between(now, ls.deadline) > 0
 		lk.hookReleased(ctx)
-		if ls.tk != nil && ls.tk.slot.handOn(ls.tk, now) {
+		if ls.tk != nil && ls.tk.slot.handOn(ls.tk, now) || well && lk.pass(now) {
 			lk.released = true
 			l.unlock()
 			return lost, nil

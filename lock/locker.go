@@ -48,6 +48,7 @@ type Locker struct {
 	live    map[string]*lease
 	slots   map[slotID]*slot
 	mails   map[string]*mailbox
+	batons  map[relayID]*baton
 	dog     watchdog
 	post    []func() // to run once mu is free: hooks
 	freed   []func(name string, queues []string)
@@ -80,6 +81,7 @@ func newLocker(clients []redis.UniversalClient, cfg Config) *Locker {
 		live:    make(map[string]*lease),
 		slots:   make(map[slotID]*slot),
 		mails:   make(map[string]*mailbox),
+		batons:  make(map[relayID]*baton),
 	}
 	for _, rdb := range clients {
 		if rdb == nil {
@@ -116,6 +118,9 @@ func (l *Locker) Close() error {
 		}
 		for _, m := range l.mails {
 			m.close()
+		}
+		for _, b := range l.batons {
+			b.unwant()
 		}
 		l.dog.poke()
 		l.workers.end(len(l.workers.idle))

@@ -30,6 +30,8 @@ var (
 	unlockLua string
 	//go:embed release.lua
 	releaseLua string
+	//go:embed relay.lua
+	relayLua string
 	//go:embed revoke.lua
 	revokeLua string
 	//go:embed look.lua
@@ -60,6 +62,7 @@ var (
 	raiseScript      = newScript(raiseLua)
 	discardScript    = newScript(discardLua)
 	acquireAllScript = newScript(preludeLua, acquireAllLua)
+	relayScript      = newScript(preludeLua, relayLua, unlockLua, releaseLua)
 )
 
 // scripts are those that differ between a node of its own and one of a quorum.
@@ -441,6 +444,39 @@ func (n *single) release(ctx context.Context, k *keys, a *releaseArgs) (releaseR
 		return releaseReply{}, err
 	}
 	return released("release", v)
+}
+
+type relayArgs struct {
+	value  string // of the section that ends
+	next   string // of the next one
+	queue  string
+	lease  time.Duration
+	margin time.Duration
+}
+
+type relayReply struct {
+	releaseReply
+	kept  bool
+	fence int64 // kept: of the next section
+}
+
+// relay gives the lock to the next section, unless others wait for it: then it is a
+// release.
+func (n *single) relay(ctx context.Context, k *keys, a *relayArgs) (relayReply, error) {
+	v, err := n.run(ctx, relayScript, []any{
+		2: "4", 3: &k.lock, 4: &k.fence, 5: &k.line, 6: &k.parked,
+		7: &a.value, 8: a.margin.Milliseconds(), 9: "", 10: &a.next, 11: (a.lease + n.delay).Milliseconds(), 12: &a.queue,
+	})
+	if err != nil {
+		return relayReply{}, err
+	}
+	if f, ok := v.([]any); ok && len(f) == 1 {
+		if fence, ok := f[0].(int64); ok {
+			return relayReply{kept: true, fence: fence}, nil
+		}
+	}
+	r, err := released("relay", v)
+	return relayReply{releaseReply: r}, err
 }
 
 func (n *single) revoke(ctx context.Context, k *keys, margin time.Duration, report bool) (releaseReply, error) {

@@ -55,6 +55,15 @@ func (b *bed) release(value, entry string) releaseReply {
 	return r
 }
 
+func (b *bed) relay(value, next, queue string) relayReply {
+	b.t.Helper()
+	r, err := b.n.relay(context.Background(), &b.k, &relayArgs{value: value, next: next, queue: queue, lease: time.Minute, margin: time.Minute})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return r
+}
+
 // want compares what the keys hold.
 func (b *bed) want(value string, line ...string) {
 	b.t.Helper()
@@ -90,6 +99,12 @@ func TestScripts(t *testing.T) {
 				return "granted"
 			}
 			return fmt.Sprintf("held by %q", r.holder)
+		}
+		told := func(r relayReply) string {
+			if r.kept {
+				return "kept"
+			}
+			return fmt.Sprint(r.releaseReply)
 		}
 		free := func(b *bed) { b.release("h me", "") }
 		up, down, up2 := entry("up", "a me"), entry("down", "b me"), entry("up", "c me")
@@ -135,6 +150,36 @@ func TestScripts(t *testing.T) {
 			{
 				"release with parked queues", func(b *bed) { b.n.look(ctx, &b.k, "q", time.Second) },
 				func(b *bed) string { return fmt.Sprint(b.release("h me", "")) }, "{true false [q]}", "", nil,
+			},
+			{"relay", nil, func(b *bed) string { return told(b.relay("h me", "i me", "q")) }, "kept", "i me", nil},
+			{"relay again", func(b *bed) { b.relay("h me", "i me", "q") }, func(b *bed) string { return told(b.relay("h me", "i me", "q")) }, "kept", "i me", nil},
+			{
+				"relay again, and somebody waits by now", func(b *bed) { b.relay("h me", "i me", "q"); b.acquire("a me", up, 4) },
+				func(b *bed) string { return told(b.relay("h me", "i me", "q")) }, "kept", "i me",
+				[]string{up},
+			},
+			{
+				"a late relay of an earlier section", func(b *bed) { b.relay("h me", "i me", "q"); b.relay("i me", "j me", "q"); b.acquire("a me", up, 4) },
+				func(b *bed) string { return told(b.relay("h me", "i me", "q")) }, "{false false []}", "j me",
+				[]string{up},
+			},
+			{"relay of another's", nil, func(b *bed) string { return told(b.relay("a me", "b me", "q")) }, "{false false []}", "h me", nil},
+			{"relay of a free lock", free, func(b *bed) string { return told(b.relay("h me", "i me", "q")) }, "{false false []}", "", nil},
+			{
+				"relay with somebody in line", func(b *bed) { b.acquire("a me", up, 4) },
+				func(b *bed) string { return told(b.relay("h me", "i me", "q")) }, "{true true []}", "a me", nil,
+			},
+			{
+				"relay with the dead in line", func(b *bed) { b.acquire("b me", down, 4) },
+				func(b *bed) string { return told(b.relay("h me", "i me", "q")) }, "{true false []}", "", nil,
+			},
+			{
+				"relay with its own queue parked", func(b *bed) { b.n.look(ctx, &b.k, "q", time.Second) },
+				func(b *bed) string { return told(b.relay("h me", "i me", "q")) }, "kept", "i me", nil,
+			},
+			{
+				"relay with another queue parked", func(b *bed) { b.n.look(ctx, &b.k, "p", time.Second) },
+				func(b *bed) string { return told(b.relay("h me", "i me", "q")) }, "{true false [p]}", "", nil,
 			},
 		} {
 			t.Run(s.name, func(t *testing.T) {
@@ -187,7 +232,7 @@ func TestScriptsAgainstModel(t *testing.T) {
 			for range 300 {
 				c := rnd.IntN(clients)
 				before := m.holder
-				switch op := rnd.IntN(5); op {
+				switch op := rnd.IntN(6); op {
 				case 0, 1: // try, join
 					e := ""
 					if op == 1 {
@@ -226,7 +271,27 @@ func TestScriptsAgainstModel(t *testing.T) {
 					if err != nil || held != (m.holder == value[c]) {
 						t.Fatalf("seed %d: extend by %d = %v, %v", seed, c, held, err)
 					}
-				case 4: // it expires
+				case 4: // it goes to a section of another client, as if it were the same one
+					d := rnd.IntN(clients)
+					r := b.relay(value[c], value[d], "q")
+					var want relayReply
+					switch m.holder {
+					case value[d]:
+						want.kept = true
+					case value[c]:
+						before = ""
+						if want.kept = len(m.line) == 0; want.kept {
+							m.holder = value[d]
+							break
+						}
+						m.holder = ""
+						serve(-1)
+						want.released, want.granted = true, m.holder != ""
+					}
+					if r.kept != want.kept || r.released != want.released || r.granted != want.granted || r.kept && r.fence < fence {
+						t.Fatalf("seed %d: relay from %d to %d = %+v, want %+v", seed, c, d, r, want)
+					}
+				case 5: // it expires
 					rdb.Del(context.Background(), b.k.lock)
 					m.holder, before = "", ""
 				}
@@ -319,7 +384,7 @@ func TestFenceOfAnotherType(t *testing.T) {
 func TestScriptHeaders(t *testing.T) {
 	for name, src := range map[string]string{
 		"acquire": acquireLua, "release": releaseLua, "trylock": acquireLua + tryLockLua, "unlock": releaseLua + unlockLua, "revoke": revokeLua, "look": lookLua, "inspect": inspectLua,
-		"vote": voteLua, "raise": raiseLua, "discard": discardLua, "adopt": adoptLua, "many": manyLua,
+		"vote": voteLua, "raise": raiseLua, "discard": discardLua, "adopt": adoptLua, "many": manyLua, "relay": relayLua,
 	} {
 		var head, body strings.Builder
 		for line := range strings.Lines(src) {

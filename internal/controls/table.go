@@ -1010,6 +1010,82 @@ var controls = []Control{
 		[]string{".:TestDeferredRunsOnceWhenTheLockIsReleased"},
 	},
 	{
+		"relay-past-the-line", "a section passes its lock on only if nobody stands in line", "lock/relay.lua",
+		" and redis.call('EXISTS', KEYS[3]) == 0 then", " then", []string{"lock:TestRelayLetsWaitersIn", lockTable},
+	},
+	{
+		"relay-past-the-parked", "a section passes its lock on only if no other queue has registered", "lock/relay.lua",
+		"  if #queues == 0 or #queues == 1 and queues[1] == ARGV[6] then", "  do", []string{"lock:TestRelayTellsQueues", lockTable},
+	},
+	{
+		"relay-any", "a lock is passed on by its holder", "lock/relay.lua",
+		"if had == ARGV[1] and", "if had and", []string{lockTable},
+	},
+	{
+		"relay-one-token", "the next section of a relay has a token of its own", "lock/relay.go",
+		"value: l.newValue(lk.leg.owner),", "value: ls.value,", []string{"lock:TestRelay"},
+	},
+	{
+		"relay-again-mints", "a lock that is passed on again by the same command stays passed on", "lock/relay.lua",
+		"if had == ARGV[4] then", "if false then", []string{lockTable},
+	},
+	{
+		"relay-kept", "a lock that no section comes for is released", "lock/relay.go",
+		"time.AfterFunc(relayTime, b.ring)", "time.AfterFunc(time.Hour, b.ring)", []string{"lock:TestRelayEnds"},
+	},
+	{
+		"relay-end-too-early", "a relay that is ended while its lock is passed on releases it then", "lock/relay.go",
+		"	b.unwanted = true\n", "", []string{"lock:TestRelayEnds"},
+	},
+	{
+		"relay-for-ever", "a lock is released after so many sections", "lock/relay.go",
+		"lk.leg.n >= relaySections", "lk.leg.n >= 1000*relaySections", []string{"lock:TestRelayLetsTriesIn"},
+	},
+	{
+		"relay-of-a-failure", "a section that failed releases its lock", "lock/hold.go",
+		"returned && err == nil", "returned", []string{"lock:TestRelayOfAFailedSection"},
+	},
+	{
+		"relay-of-a-panic", "a section that panicked releases its lock", "lock/hold.go",
+		"returned := false", "returned := true", []string{"lock:TestRelayOfAFailedSection"},
+	},
+	{
+		"relay-lost", "what a command without an answer may have passed on is given back", "lock/relay.go",
+		"	case err != nil:\n		b.drop()", "	case err != nil:\n		b.state = dropping\n		b.end()", []string{"lock:TestRelayLosesNothing"},
+	},
+	{
+		"relay-lost-next", "both tokens of a command without an answer are given back", "lock/relay.go",
+		"		l.undo(b.ls.keys, b.ls.value, \"\")\n", "", []string{"lock:TestRelayLosesNothing", "lock:TestRelayEnds"},
+	},
+	{
+		"relay-past-its-lease", "a lock whose lease is over is not entered", "lock/relay.go",
+		" || past(b.ls.deadline) {", " {", []string{"lock:TestRelayPastItsLease"},
+	},
+	{
+		"relay-outlives-close", "a Locker that closes releases what was passed on", "lock/locker.go",
+		"			b.unwant()\n", "			_ = b\n", []string{"lock:TestRelayGivenUp"},
+	},
+	{
+		"relay-silent", "the queues that the end of a relay frees the lock for are told", "lock/relay.go",
+		"	l.report(&ls.keys, r.queues)\n", "", []string{"lock:TestRelayTellsQueues"},
+	},
+	{
+		"relay-across-settings", "a relay is one of sections with the same settings", "lock/relay.go",
+		"id := relayID{name, s.owner, s.queue, s.ttl}", "id := relayID{name, l.cfg.Owner, \"q\", l.cfg.TTL}", []string{"lock:TestRelayOptions"},
+	},
+	{
+		"line-never-ends", "a worker that nobody follows ends the relay at once", "queue.go",
+		"				LineEnds:     func(key string) { q.acq.locker.EndRelay(key, p.list.Key()) },\n", "", []string{".:TestLineTakesTwoCommandsARequest"},
+	},
+	{
+		"line-releases", "a worker that follows another takes over its lock", "task.go",
+		"follows: d.Follows,", "follows: false,", []string{".:TestWorkerTellsItsOwnQueueOnce", ".:TestLineTakesTwoCommandsARequest"},
+	},
+	{
+		"follows-nobody", "a request that comes with the end of one of its lock follows that", "listq/feed.go",
+		"			n.Follows = true", "			_ = n", []string{"listq:TestFollows"},
+	},
+	{
 		"worker-tells-itself", "a worker leaves its own queue to its acknowledgement", "sidestep.go",
 		"		if name != own {", "		if own != \"\" || name != own {",
 		[]string{".:TestWorkerTellsItsOwnQueueOnce"},

@@ -1,0 +1,111 @@
+package sidestep_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep"
+	"github.com/sidestep-go/sidestep/delayq"
+	"github.com/sidestep-go/sidestep/internal/redistest"
+	"github.com/sidestep-go/sidestep/lock"
+)
+
+// Requests that stand in one line cost two commands each: the queue's, which ends one
+// and brings the next, and the lock's, which passes it on. When the line is at its end
+// the lock is free.
+func TestLineTakesTwoCommandsARequest(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		const n = 20
+		lk := hold(t, rdb, "k")
+		own := another(t, rdb)
+		d := newDeferring(t, own, "q")
+		for i := range n {
+			deferred(t, d.task, i, sidestep.Defer(time.Minute))
+		}
+		start(t, d.queue)
+		time.Sleep(100 * time.Millisecond)
+		count := redistest.Count(own)
+		release(t, lk)
+		for _, q := range lk.Reported() {
+			if err := delayq.HintKey(t.Context(), rdb, q, "k"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all := d.ran.wait(t, n)
+		wantEmpty(t, rdb, "q")
+		for i, r := range all {
+			if r.v != i || i > 0 && r.fence <= all[i-1].fence {
+				t.Errorf("run %d: request %d with fence %d, want them in order, with fences that grow", i, r.v, r.fence)
+			}
+		}
+		if got := count.Commands(); got > 2*n+6 {
+			t.Errorf("%d requests took %d commands %v, want 2 each, and a few at the ends of the line", n, got, count.Names())
+		}
+		if err := d.acq.Do(t.Context(), "k", sidestep.Fail(), func(context.Context, *lock.Lock) error { return nil }); err != nil {
+			t.Errorf("Do after the line = %v, want the lock to be free", err)
+		}
+	})
+}
+
+// A direct caller that waits for the lock gets it after the next section of the line.
+func TestLineLetsWaitersIn(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		d := newDeferring(t, rdb, "q")
+		other := newAcquirer(t, rdb, sidestep.Config{})
+		ran := newRuns()
+		queue := sidestep.NewQueue(d.acq, rdb, "slow", sidestep.QueueConfig{})
+		task := sidestep.NewTask(queue, "t", one("k"), func(ctx context.Context, lk *lock.Lock, v int) error {
+			ran.add(ctx, lk, v)
+			time.Sleep(100 * time.Millisecond)
+			return nil
+		})
+		for i := range 10 {
+			enqueue(t, task, i)
+		}
+		start(t, queue)
+		time.Sleep(450 * time.Millisecond)
+		if err := other.Do(t.Context(), "k", sidestep.RetryFor(time.Minute), func(context.Context, *lock.Lock) error {
+			if got := ran.values(); len(got) != 5 {
+				t.Errorf("%v ran before who had waited for half a section, want 5", got)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		ran.wait(t, 10)
+		wantEmpty(t, rdb, "slow")
+	})
+}
+
+// A request that fails lets go of the lock before it waits for its next attempt, and
+// the line goes on.
+func TestLineGoesOnAfterAFailure(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		acq := newAcquirer(t, rdb, sidestep.Config{})
+		queue := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
+		ran := newRuns()
+		task := sidestep.NewTask(queue, "t", one("k"), func(ctx context.Context, lk *lock.Lock, v int) error {
+			ran.add(ctx, lk, v)
+			switch v {
+			case 2:
+				return errors.New("no")
+			case 3:
+				panic("no")
+			}
+			return nil
+		}, sidestep.MaxAttempts(1))
+		for i := range 6 {
+			enqueue(t, task, i)
+		}
+		start(t, queue)
+		for i, r := range ran.wait(t, 6) {
+			if r.v != i || r.at > time.Second {
+				t.Errorf("run %d: request %d after %v, want them in order and at once", i, r.v, r.at)
+			}
+		}
+	})
+}
