@@ -374,6 +374,7 @@ func (c *consumer) ack(batch []*Delivery) {
 		return err
 	})
 	c.queue.buried(ctx, buried)
+	c.follow(batch, nil)
 	c.acked(ctx, batch, codes, err)
 }
 

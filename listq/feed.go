@@ -218,7 +218,7 @@ func (f *feeder) handOut(ctx context.Context, x exchange) {
 
 // follow marks those of all that came by the end of one of done, with whose lock, and
 // tells of the locks with which none came.
-func (f *feeder) follow(done, all []*Delivery) {
+func (c *consumer) follow(done, all []*Delivery) {
 	if !locked(done) {
 		return
 	}
@@ -231,8 +231,8 @@ func (f *feeder) follow(done, all []*Delivery) {
 		case d.Lock == "":
 		case n != nil:
 			n.Follows = true
-		case f.cfg.LineEnds != nil:
-			f.cfg.LineEnds(d.Lock)
+		case c.cfg.LineEnds != nil:
+			c.cfg.LineEnds(d.Lock)
 		}
 	}
 }
