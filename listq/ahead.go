@@ -9,7 +9,7 @@ import (
 
 // Handlers that are quicker than a round trip would wait for most of their time.
 // So a busy consumer claims ahead of its free slots: as much as its handlers are
-// going to finish during two round trips, at most two claims' worth. What it
+// going to finish during two round trips, at most six claims' worth. What it
 // has claimed ahead is leased like all else, and is started by the next handler
 // that ends.
 //
@@ -118,7 +118,7 @@ func (p *pace) want(slots, waiting int) int {
 	if p.handlers > 0 {
 		mean = p.ran / time.Duration(p.handlers)
 	}
-	const most = 2 * script.Bound // one claim's to work on, and one on its way
+	const most = 6 * script.Bound // as much again as two claims are bringing, and some to work on meanwhile
 	target := most
 	switch trips := 2 * min(p.took, patience); {
 	case p.paused || mean > trips:

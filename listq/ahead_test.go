@@ -146,8 +146,8 @@ func TestHowMuchIsClaimedAhead(t *testing.T) {
 		slots      int
 		want       int
 	}{
-		{0, 100 * us, 8, 2 * script.Bound},
-		{us, 100 * us, 8, 2 * script.Bound},
+		{0, 100 * us, 8, 6 * script.Bound},
+		{us, 100 * us, 8, 6 * script.Bound},
 		{50 * us, 100 * us, 8, 32},
 		{200 * us, 100 * us, 8, 8},
 		{201 * us, 100 * us, 8, 0},
@@ -155,8 +155,8 @@ func TestHowMuchIsClaimedAhead(t *testing.T) {
 		{5 * ms, 80 * ms, 8, 16},
 		{11 * ms, 80 * ms, 8, 0},
 		{ms, 0, 8, 0},
-		{0, 0, 8, 2 * script.Bound},
-		{0, 100 * us, 1000, 2 * script.Bound},
+		{0, 0, 8, 6 * script.Bound},
+		{0, 100 * us, 1000, 6 * script.Bound},
 	} {
 		if got := listq.Ahead(c.mean, c.took, c.slots); got != c.want {
 			t.Errorf("handlers of %v, round trips of %v: %d ahead of %d slots, want %d", c.mean, c.took, got, c.slots, c.want)

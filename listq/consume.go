@@ -134,6 +134,7 @@ type consumer struct {
 	token     chan struct{} // somebody said: look
 	kick      chan struct{} // a slot is kept for this consumer, or ready is known not to be empty
 	calm      chan struct{} // more has become false
+	pressing  chan struct{} // there is enough to do for an exchange beside the one under way
 	more      atomic.Bool   // ready is known not to be empty: no token is needed
 	acks      chan finished
 	place     *seat // at the pool of slots
@@ -150,7 +151,7 @@ type consumer struct {
 func (q *Queue) consumer(ctx context.Context, cfg ConsumeConfig) *consumer {
 	c := &consumer{
 		queue: q, cfg: cfg, base: context.WithoutCancel(ctx),
-		id: feederID(), token: make(chan struct{}, 1), kick: make(chan struct{}, 1), calm: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		id: feederID(), token: make(chan struct{}, 1), kick: make(chan struct{}, 1), calm: make(chan struct{}, 1), pressing: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 		acks: make(chan finished, 2*script.Bound), active: make(map[*Delivery]context.CancelCauseFunc),
 	}
 	c.place = cfg.Slots.seat(c.kick)

@@ -26,7 +26,7 @@ func (q *Queue) Keep(ctx context.Context, h Handler, free, n int) (ids []string,
 	cons := q.consumer(ctx, ConsumeConfig{Workers: free}.withDefaults(q))
 	cons.handler = h
 	f := cons.feeder(ctx)
-	x, err := f.exchange(ctx, cons.place.take(free, false), n)
+	x, err := f.exchange(ctx, lane0, cons.place.take(free, false), n)
 	f.handOut(ctx, x)
 	for _, d := range cons.ahead.close() {
 		ids = append(ids, d.ID)
@@ -44,9 +44,9 @@ func (q *Queue) Turn(ctx context.Context, workers int, h Handler) int64 {
 	f := cons.feeder(ctx)
 	f.pace = pace{took: time.Millisecond}
 	f.more.Store(true)
-	before := q.claims
+	before := q.lanes[0].claims
 	f.turn(ctx, true)
-	made := q.claims - before
+	made := q.lanes[0].claims - before
 	cons.giveBack(cons.ahead.close())
 	cons.acking.Go(f.ackAll)
 	cons.drain()
@@ -80,13 +80,13 @@ func (q *Queue) Started(ctx context.Context) (ids []string, err error) {
 		return nil
 	}
 	f := cons.feeder(ctx)
-	first, err := f.exchange(ctx, 0, 1)
+	first, err := f.exchange(ctx, lane0, 0, 1)
 	if err != nil {
 		return nil, err
 	}
 	all, _ := q.decodeAll(ctx, first.claim)
 	cons.ahead.add(all)
-	second, err := f.exchange(ctx, 0, 1)
+	second, err := f.exchange(ctx, lane0, 0, 1)
 	f.handOut(ctx, second)
 	f.gather(<-f.acks) // of the first
 	f.startAhead(cons.place.take(1, false))

@@ -15,12 +15,24 @@ type feeder struct {
 	claims     context.Context // of the exchanges
 	timer      *time.Timer     // something is due, or it is time to look
 	impatience *time.Timer     // what was claimed ahead may have waited for too long
-	impatient  bool            // impatience runs
-	done       []*Delivery     // finished, and not yet acknowledged
-	pace       pace
-	failures   int            // of exchanges, in a row
-	handing    sync.WaitGroup // an answer is being handed out
+	handing    sync.WaitGroup  // an answer is being handed out
+
+	mu        sync.Mutex  // guards the fields below, which both lanes use
+	alarm     time.Time   // for when timer runs; zero: it has gone off
+	impatient bool        // impatience runs
+	done      []*Delivery // finished, and not yet acknowledged
+	pace      pace
+	under     int    // exchanges under way
+	asked     int    // by them, beyond the free slots
+	failures  [2]int // of each lane's exchanges, in a row
 }
+
+// The lanes of a feeder. The first makes all exchanges, as a rule, one after the other;
+// the second makes some beside those.
+const (
+	lane0 = iota
+	lane1
+)
 
 // feed acknowledges what the handlers finished, and claims for the free slots, and
 // ahead of them, when there is reason to, in one command. All that comes in while
@@ -28,18 +40,22 @@ type feeder struct {
 func (c *consumer) feed(ctx context.Context) {
 	cut, cutOff := context.WithCancel(c.base)
 	defer cutOff()
-	var waking sync.WaitGroup
+	claims, end := outlive(c.base, ctx, grace)
+	f := c.feeder(claims)
+	var waking, beside sync.WaitGroup
 	if c.handler != nil && !c.queue.cfg.PollOnly {
 		c.listening.Store(true)
 		waking.Go(func() { c.wake(ctx, cut) })
 	}
-	claims, end := outlive(c.base, ctx, grace)
-	f := c.feeder(claims)
+	if c.cfg.Slots.size > 1 {
+		beside.Go(func() { f.beside(ctx) })
+	}
 	for ctx.Err() == nil {
 		if due, ok := f.reason(ctx); ok {
 			f.turn(ctx, due)
 		}
 	}
+	beside.Wait()
 	f.timer.Stop()
 	f.impatience.Stop()
 	end()
@@ -47,7 +63,7 @@ func (c *consumer) feed(ctx context.Context) {
 	c.acking.Go(f.ackAll)
 	c.place.leave()
 	defer time.AfterFunc(grace, cutOff).Stop() // of a pop that nobody answers
-	c.leave(f.failures > 0)
+	f.leave()
 	waking.Wait()
 }
 
@@ -69,14 +85,19 @@ func (f *feeder) reason(ctx context.Context) (due, ok bool) {
 	case <-f.token:
 		due = true
 	case <-f.timer.C:
+		f.mu.Lock()
+		f.alarm = time.Time{}
+		f.mu.Unlock()
 		due = true
 	case <-f.impatience.C:
 		back, wait := f.ahead.impatient()
+		f.mu.Lock()
 		f.pace.paused = f.pace.paused || len(back) > 0
-		f.giveBack(back)
 		if f.impatient = wait > 0; f.impatient {
 			f.impatience.Reset(wait)
 		}
+		f.mu.Unlock()
+		f.giveBack(back)
 		return false, false
 	case <-f.kick:
 	}
@@ -87,19 +108,12 @@ func (f *feeder) reason(ctx context.Context) (due, ok bool) {
 // quick that they would wait for the next, that is under way while the answer to
 // the last is handed out.
 func (f *feeder) turn(ctx context.Context, due bool) {
-	free := f.startAhead(f.place.take(script.Bound, !due))
-	n, waiting := free, f.ahead.len()
-	if f.more.Load() {
-		n = min(free+f.pace.want(f.cfg.Slots.size, waiting), script.Bound)
-		if free == 0 && waiting > n && !due && len(f.done) < script.Bound/2 && !locked(f.done) {
-			return // there is enough to do until more is done
-		}
-	}
-	if n == 0 && !due && len(f.done) == 0 {
-		return // the next free slot kicks
+	free, n, ok := f.plan(due)
+	if !ok {
+		return
 	}
 	for {
-		x, err := f.exchange(ctx, free, n)
+		x, err := f.exchange(ctx, lane0, free, n)
 		f.handing.Wait()
 		if err != nil {
 			break
@@ -110,6 +124,79 @@ func (f *feeder) turn(ctx context.Context, due bool) {
 		}
 		f.handing.Go(func() { f.handOut(ctx, x) })
 	}
+	f.watchAhead()
+}
+
+// plan decides about an exchange: free slots are taken for it, and it is to claim n.
+func (f *feeder) plan(due bool) (free, n int, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	free = f.startAhead(f.place.take(script.Bound, !due))
+	n = free
+	if f.more.Load() {
+		n = min(free+f.wanted(0), script.Bound)
+		if free == 0 && f.ahead.len()+f.asked > n && !due && len(f.done) < script.Bound/2 && !locked(f.done) {
+			return 0, 0, false // there is enough to do until more is done
+		}
+	}
+	return free, n, n > 0 || due || len(f.done) > 0 // else the next free slot kicks
+}
+
+// beside makes exchanges while the first lane has one under way, when there is so much
+// to do that the server need not wait for the next. Which of the two is first at the
+// server is not known, so a single worker, who takes one after the other, has no second
+// lane.
+func (f *feeder) beside(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+		case <-f.pressing:
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		free, n := f.planBeside()
+		if n == 0 {
+			continue
+		}
+		if x, err := f.exchange(ctx, lane1, free, n); err == nil {
+			f.handOut(ctx, x)
+			f.watchAhead()
+		}
+	}
+}
+
+// planBeside is plan for the second lane; n is 0 if there is to be no exchange.
+func (f *feeder) planBeside() (free, n int) {
+	f.mu.Lock()
+	n = f.wanted(0)
+	if f.failures[lane1] > 0 {
+		n = max(n, 1) // for what the lost answer held
+	} else if n < script.Bound/2 {
+		n = 0
+	}
+	f.mu.Unlock()
+	if n == 0 {
+		return 0, 0
+	}
+	f.gather()
+	free = f.startAhead(f.place.take(script.Bound, false))
+	return free, min(free+n, script.Bound)
+}
+
+// wanted returns how much to claim ahead of the slots, with so much on its way to be
+// kept ahead already; 0 if ready is not known to hold any. Call with mu held.
+func (f *feeder) wanted(coming int) int {
+	if !f.more.Load() {
+		return 0
+	}
+	return f.pace.want(f.cfg.Slots.size, f.ahead.len()+f.asked+coming)
+}
+
+// watchAhead sees to it that nothing claimed ahead waits for long.
+func (f *feeder) watchAhead() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if !f.impatient && f.ahead.len() > 0 {
 		f.impatience.Reset(patience)
 		f.impatient = true
@@ -126,28 +213,39 @@ type exchange struct {
 
 // exchange acknowledges what is done and claims n requests, for so many free slots
 // and ahead of them.
-func (f *feeder) exchange(ctx context.Context, free, n int) (x exchange, err error) {
-	x = exchange{free: free, n: n, done: f.done[:min(len(f.done), script.Bound)]}
+func (f *feeder) exchange(ctx context.Context, lane, free, n int) (x exchange, err error) {
+	f.mu.Lock()
+	k := min(len(f.done), script.Bound)
+	x = exchange{free: free, n: n, done: f.done[:k:k]}
+	f.done = f.done[k:]
+	alone := f.under == 0
+	f.under++
+	f.asked += n - free
+	f.mu.Unlock()
+
 	began := time.Now()
-	if x.claim, err = f.queue.claimNext(f.claims, n, f.listening.Load(), leases(x.done)); err != nil {
-		f.cfg.Slots.put(free)
-		f.done = f.giveUp(f.done, err)
-		if f.failures++; f.failures == 1 {
-			f.queue.cfg.Logger.WarnContext(ctx, "claims fail; trying on", "queue", f.queue.name, "error", err)
-		}
-		f.timer.Reset(backoff(f.failures))
+	x.claim, err = f.queue.claimNext(f.claims, &f.queue.lanes[lane], n, f.listening.Load(), leases(x.done))
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.under--
+	f.asked -= n - free
+	if err != nil {
+		f.unanswered(ctx, lane, x, err)
 		return x, err
 	}
-	if f.failures > 0 {
-		f.queue.cfg.Logger.InfoContext(ctx, "claims succeed again", "queue", f.queue.name, "failures", f.failures)
-		f.failures = 0
+	if f.failures[lane] > 0 {
+		f.queue.cfg.Logger.InfoContext(ctx, "claims succeed again", "queue", f.queue.name, "failures", f.failures[lane])
+		f.failures[lane] = 0
 	}
-	f.done = f.done[len(x.done):]
 	f.pace.claimed(time.Since(began))
 	f.pace.paused = suspect(x.Items[min(free, len(x.Items)):]) || f.pace.paused && free == 0
 	f.more.Store(x.More)
 	if x.More {
 		signal(f.kick)
+		if f.wanted(len(x.Items)-free) >= script.Bound/2 {
+			signal(f.pressing)
+		}
 	} else {
 		signal(f.calm)
 	}
@@ -155,8 +253,28 @@ func (f *feeder) exchange(ctx context.Context, free, n int) (x exchange, err err
 	if x.Wait >= 0 {
 		wait = min(wait, x.Wait)
 	}
-	f.timer.Reset(wait)
+	// Of two answers it is not known which one is the later: the earlier time counts.
+	if at := time.Now().Add(wait); alone && f.under == 0 || f.alarm.IsZero() || at.Before(f.alarm) {
+		f.alarm = at
+		f.timer.Reset(wait)
+	}
 	return x, nil
+}
+
+// unanswered takes in that an exchange failed. Call with mu held.
+func (f *feeder) unanswered(ctx context.Context, lane int, x exchange, err error) {
+	f.cfg.Slots.put(x.free)
+	f.done = append(f.giveUp(x.done, err), f.done...)
+	if f.failures[lane]++; f.failures[lane] == 1 {
+		f.queue.cfg.Logger.WarnContext(ctx, "claims fail; trying on", "queue", f.queue.name, "error", err)
+	}
+	pause := backoff(f.failures[lane])
+	if lane == lane1 {
+		time.AfterFunc(pause, func() { signal(f.pressing) }) // what a lost answer held is in the next
+		return
+	}
+	f.alarm = time.Now().Add(pause)
+	f.timer.Reset(pause)
 }
 
 // atOnce returns how many requests to claim before x is handed out; 0: none.
@@ -165,7 +283,9 @@ func (f *feeder) atOnce(ctx context.Context, x exchange) int {
 		return 0
 	}
 	f.gather()
-	n := f.pace.want(f.cfg.Slots.size, f.ahead.len()+len(x.Items)-x.free)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.wanted(len(x.Items) - x.free)
 	if n < script.Bound/2 {
 		return 0 // the kick goes on
 	}
@@ -292,6 +412,8 @@ func (c *consumer) buryUndecodable(b undecodable) {
 
 // gather adds what is finished by now, and gives the slots back that it freed.
 func (f *feeder) gather(first ...finished) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	freed := 0
 	add := func(x finished) {
 		f.done = append(f.done, x.Delivery)
@@ -329,23 +451,27 @@ func (c *consumer) giveUp(done []*Delivery, err error) (again []*Delivery) {
 	return again
 }
 
-// leave hands over what a feeder that ends has in its hands: the requests of a
-// claim whose reply was lost, the clock, and the token. It ends the waker's pop.
-func (c *consumer) leave(lost bool) {
-	ctx, cancel := context.WithTimeout(c.base, grace)
+// leave hands over what a feeder that ends has in its hands: the requests of claims
+// whose replies were lost, the clock, and the token. It ends the waker's pop.
+func (f *feeder) leave() {
+	ctx, cancel := context.WithTimeout(f.base, grace)
 	defer cancel()
-	if lost {
-		if claimed, err := c.queue.claimNext(ctx, 1, false, nil); err == nil {
-			all, bad := c.queue.decodeAll(ctx, claimed)
-			c.handBack(ctx, append(all, deliveries(bad)...))
+	q := f.queue
+	for i := range q.lanes {
+		if f.failures[i] == 0 {
+			continue
+		}
+		if claimed, err := q.claimNext(ctx, &q.lanes[i], 1, false, nil); err == nil {
+			all, bad := q.decodeAll(ctx, claimed)
+			f.handBack(ctx, append(all, deliveries(bad)...))
 		}
 	}
 	waker := ""
-	if c.listening.Load() {
-		waker = c.id
+	if f.listening.Load() {
+		waker = f.id
 	}
-	if err := c.queue.script.Yield(ctx, c.queue.feed.Feeder, waker); err != nil {
-		c.queue.cfg.Logger.WarnContext(ctx, "the clock was not handed over; the others notice within their poll",
-			"queue", c.queue.name, "error", err)
+	if err := q.script.Yield(ctx, q.feeder, waker); err != nil {
+		q.cfg.Logger.WarnContext(ctx, "the clock was not handed over; the others notice within their poll",
+			"queue", q.name, "error", err)
 	}
 }

@@ -62,7 +62,7 @@ func TestHandOverGoesBack(t *testing.T) {
 				ran = true
 				return nil
 			}
-			if _, err := q.claimNext(t.Context(), 1, true, nil); err != nil {
+			if _, err := q.claimNext(t.Context(), &q.lanes[0], 1, true, nil); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := q.Push(t.Context(), &Request{ID: "a"}); err != nil {

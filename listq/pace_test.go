@@ -13,7 +13,7 @@ import (
 // What is claimed ahead is what handlers are going to finish in two round trips.
 func TestPace(t *testing.T) {
 	t.Parallel()
-	const most = 2 * script.Bound
+	const most = 6 * script.Bound
 	ran := func(all ...time.Duration) func(*pace) {
 		return func(p *pace) {
 			for _, d := range all {
@@ -39,7 +39,7 @@ func TestPace(t *testing.T) {
 		"as long as two round trips":               {[]func(*pace){claimed(2 * ms), ran(4 * ms)}, 4, 0, 4},
 		"longer":                                   {[]func(*pace){claimed(2 * ms), ran(4*ms + 1)}, 4, 0, 0},
 		"no round trip counts more than patience":  {[]func(*pace){claimed(time.Second), ran(ms)}, 4, 0, 40},
-		"two claims at most":                       {[]func(*pace){claimed(2 * ms), ran(1)}, 4, 0, most},
+		"six claims at most":                       {[]func(*pace){claimed(2 * ms), ran(1)}, 4, 0, most},
 		"handlers that take no time":               {[]func(*pace){claimed(2 * ms), ran(0)}, 4, 1, most - 1},
 		"paused":                                   {[]func(*pace){claimed(2 * ms), ran(0), pause}, 4, 0, 0},
 	} {
@@ -124,9 +124,9 @@ func TestEnoughToDo(t *testing.T) {
 			for range tt.done {
 				f.done = append(f.done, leased(q, tt.lock, time.Hour))
 			}
-			before := q.claims
+			before := q.lanes[0].claims
 			f.turn(t.Context(), tt.due)
-			if got := q.claims > before; got != tt.exchanges {
+			if got := q.lanes[0].claims > before; got != tt.exchanges {
 				t.Errorf("%s: exchange %t, want %t", name, got, tt.exchanges)
 			}
 			if want := tt.exchanges && tt.ahead > 0; f.impatient != want {
@@ -134,5 +134,41 @@ func TestEnoughToDo(t *testing.T) {
 			}
 			c.end(nil)
 		}
+	})
+}
+
+// Of two answers it is not known which is the later one, so the earlier time counts;
+// an answer alone is the last word.
+func TestAlarmOfTwoLanes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		q := New(rdb, "q", Config{Poll: 10 * time.Second})
+		c := q.consumer(t.Context(), ConsumeConfig{}.withDefaults(q))
+		defer c.end(nil)
+		f := c.feeder(t.Context())
+		left := func(others int) time.Duration {
+			f.under = others
+			if _, err := f.exchange(t.Context(), lane0, 0, 0); err != nil {
+				t.Fatal(err)
+			}
+			f.under = 0
+			return time.Until(f.alarm)
+		}
+		f.alarm = time.Now().Add(time.Second)
+		if d := left(1); d != time.Second {
+			t.Errorf("with another under way it looks in %v, want 1s as before", d)
+		}
+		if d := left(0); d < 9*time.Second {
+			t.Errorf("alone it looks in %v, want a poll", d)
+		}
+		f.alarm = time.Time{} // it has gone off
+		if d := left(1); d < 9*time.Second {
+			t.Errorf("after the alarm it looks in %v, want a poll", d)
+		}
+		f.alarm = time.Now().Add(time.Hour)
+		if d := left(1); d > 10*time.Second {
+			t.Errorf("a poll comes in %v", d)
+		}
+		f.timer.Stop()
 	})
 }

@@ -21,13 +21,20 @@ type Queue struct {
 	name   string
 	cfg    Config
 	script *script.Queue
-	feed   script.Feed
+	feeder string
+	lanes  [2]lane
+
+	anchor atomic.Pointer[anchor] // of the last answered claim
+}
+
+// lane is a sequence of claims, each of which is answered before the next is made. A
+// second one lets a claim be under way while another is.
+type lane struct {
+	feed script.Feed
 
 	mu     sync.Mutex // held while a claim is under way; guards the fields below
 	claims int64      // made and answered
 	sent   time.Time  // when the next one was first sent; zero: it was not
-
-	anchor atomic.Pointer[anchor] // of the last answered claim
 }
 
 // anchor pairs the server's time in an answer with when the question was sent, which
@@ -47,21 +54,20 @@ func New(rdb redis.UniversalClient, name string, cfg Config) *Queue {
 	cfg = cfg.withDefaults()
 	scripts := script.New(rdb, keys.Of(keys.Base(cfg.Prefix, name)))
 	scripts.Replicate(script.Wait(cfg.Wait))
-	return &Queue{
-		name:   name,
-		cfg:    cfg,
-		script: scripts,
-		feed: script.Feed{
-			Feeder: feederID(), Lease: cfg.Lease, MaxDeliveries: cfg.MaxDeliveries,
-			// Those who are not the timekeeper look after it, each at another time: not
-			// so soon that every due request costs every idle process a command.
-			Slack:   cfg.Poll/4 + rand.N(cfg.Poll/2),
-			MaxDead: cfg.MaxDead, DeadAge: cfg.DeadAge, ProbeAgain: time.Second,
+	q := &Queue{name: name, cfg: cfg, script: scripts, feeder: feederID()}
+	// Those who are not the timekeeper look after it, each at another time: not so
+	// soon that every due request costs every idle process a command.
+	slack := cfg.Poll/4 + rand.N(cfg.Poll/2)
+	for i := range q.lanes {
+		q.lanes[i].feed = script.Feed{
+			Feeder: q.feeder, Lane: i, Lease: cfg.Lease, MaxDeliveries: cfg.MaxDeliveries,
+			Slack: slack, MaxDead: cfg.MaxDead, DeadAge: cfg.DeadAge, ProbeAgain: time.Second,
 			// A consumer that listens claims once a poll. What is handed over to one that
 			// dies runs again after half of this, as what a lost token was for is found.
 			Listen: 2 * max(cfg.Poll, leastLease),
-		},
+		}
 	}
+	return q
 }
 
 // feederID is short, since it is part of every lease's token.
@@ -144,7 +150,7 @@ type Claimed struct {
 // After an error of the network, the next call returns what the lost reply held,
 // which may be more than it asked for, and whose leases began with the first try.
 func (q *Queue) Claim(ctx context.Context, n int) (Claimed, error) {
-	c, err := q.claimNext(ctx, max(n, 0), false, nil)
+	c, err := q.claimNext(ctx, &q.lanes[0], max(n, 0), false, nil)
 	if err != nil {
 		return Claimed{}, err
 	}
@@ -174,26 +180,26 @@ type claim struct {
 	token string    // of the leases
 }
 
-// claimNext makes the next claim, or makes one again whose reply was lost, and
+// claimNext makes the next claim of a lane, or makes one again whose reply was lost, and
 // acknowledges in the same command what is done. listening: requests may be handed
 // over while slots are free.
-func (q *Queue) claimNext(ctx context.Context, n int, listening bool, done []script.Lease) (c claim, err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	number, sent, feed := q.claims+1, time.Now(), q.feed
-	if n > 0 && q.sent.IsZero() {
-		q.sent = sent
+func (q *Queue) claimNext(ctx context.Context, l *lane, n int, listening bool, done []script.Lease) (c claim, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	number, sent, feed := l.claims+1, time.Now(), l.feed
+	if n > 0 && l.sent.IsZero() {
+		l.sent = sent
 	}
 	if !listening {
 		feed.Listen = 0
 	}
-	c.sent, c.token = q.sent, feed.Token(number)
+	c.sent, c.token = l.sent, feed.Token(number)
 	if c.Claimed, err = q.script.Exchange(ctx, &feed, number, n, q.cfg.Resend, done); err != nil {
 		return claim{}, fmt.Errorf("listq: claim from %q: %w", q.name, err)
 	}
 	q.anchor.Store(&anchor{sent, c.Now})
 	if n > 0 {
-		q.claims, q.sent = number, time.Time{}
+		l.claims, l.sent = number, time.Time{}
 	}
 	return c, nil
 }

@@ -1086,6 +1086,34 @@ var controls = []Control{
 		"			n.Follows = true", "			_ = n", []string{"listq:TestFollows"},
 	},
 	{
+		"lane-not-again", "what a lost answer to the second lane held is asked for again", "listq/feed.go",
+		"	if f.failures[lane1] > 0 {\n		n = max(n, 1)", "	if false {\n		n = max(n, 1)", []string{"listq:TestLostAnswerOfTheSecondLane"},
+	},
+	{
+		"lane-not-left", "a consumer that ends asks for what lost answers to either lane held", "listq/feed.go",
+		"		if f.failures[i] == 0 {", "		if f.failures[i] == 0 || i == lane1 {", []string{"listq:TestLostAnswerOfTheSecondLane"},
+	},
+	{
+		"lane-of-one", "a single worker gets its requests in order, by one claim at a time", "listq/feed.go",
+		"	if c.cfg.Slots.size > 1 {", "	if c.cfg.Slots.size > 0 {", []string{"listq:TestTwoClaimsUnderWay"},
+	},
+	{
+		"lane-never", "two claims are under way while there is enough to do", "listq/feed.go",
+		"			signal(f.pressing)\n		}\n	} else {", "		}\n	} else {", []string{"listq:TestTwoClaimsUnderWay"},
+	},
+	{
+		"lane-last-answer-counts", "of two claims under way the earlier time counts", "listq/feed.go",
+		"alone && f.under == 0 || f.alarm.IsZero()", "alone || !alone || f.alarm.IsZero()", []string{"listq:TestAlarmOfTwoLanes"},
+	},
+	{
+		"lane-clock-of-its-own", "the lanes of a feeder have one clock", "internal/script/claim.lua",
+		"string.match(ARGV[1], '^[^/]*')", "ARGV[1]", scripts("TestLanesKeepOneClock"),
+	},
+	{
+		"lane-one-count", "the lanes of a feeder count their own claims", "internal/script/script.go",
+		"	if f.Lane == 0 {", "	if true {", []string{"internal/script:TestLanesCountTheirOwnClaims", scriptModel},
+	},
+	{
 		"worker-tells-itself", "a worker leaves its own queue to its acknowledgement", "sidestep.go",
 		"		if name != own {", "		if own != \"\" || name != own {",
 		[]string{".:TestWorkerTellsItsOwnQueueOnce"},

@@ -1,7 +1,7 @@
 -- claim: acknowledge what is done, bring what is due into ready, lease up to n
 -- requests, say what is next.
 -- KEYS[13] the feeder's last claim
--- ARGV[1] feeder  ARGV[2] count of its claims  ARGV[3] n  ARGV[4] lease in ms
+-- ARGV[1] feeder, '/' and which of its lanes if it has more than one  ARGV[2] count of its claims  ARGV[3] n  ARGV[4] lease in ms
 -- ARGV[5] most deliveries that end with their leases, or 0  ARGV[6] slack of the others' clocks in ms
 -- ARGV[7] most dead, or 0  ARGV[8] most ms that the dead are kept, or 0 (looked
 -- at by every sixteenth claim, which also sweeps gone)
@@ -15,10 +15,10 @@
 -- ms until something is due, -1 for never; more is 1 while ready is not empty;
 -- buried is flat, {id, reason} for each; codes are those of ack; now is in ms.
 local last = KEYS[13]
-local feeder, ctr, n = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local feeder, ctr, n = string.match(ARGV[1], '^[^/]*'), tonumber(ARGV[2]), tonumber(ARGV[3])
 local lease, most, slack = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local again = tonumber(ARGV[9])
-local tok = feeder .. ':' .. ARGV[2]
+local tok = ARGV[1] .. ':' .. ARGV[2]
 local bound = 128
 local long = string.rep('-', 65)
 local items, probes, codes = {}, {}, {}

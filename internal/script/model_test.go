@@ -233,7 +233,7 @@ func (w *world) parkNew(e script.Entry, in int) string {
 func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease) string {
 	var c, buried string
 	var repeat []string
-	last := w.last[f.Feeder]
+	last := w.last[f.Name()]
 	item := func(id string) {
 		r := w.reqs[id]
 		c += fmt.Sprintf(" %s:%d/%d/%d", id, r.del, r.att, r.dfr)
@@ -321,7 +321,7 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 			item(id)
 			n--
 		}
-		w.last[f.Feeder] = rec
+		w.last[f.Name()] = rec
 	}
 	if number%16 == 0 {
 		w.trim(f)
@@ -812,11 +812,16 @@ func (h *harness) random(n int) {
 	locks := []string{"", "", "A", "A", "A", "B", "C\nc|7|"}
 	feeds := map[string]*script.Feed{}
 	claims := map[string]int64{}
-	for _, f := range []string{"f", "g", "h"} {
-		feeds[f] = defaultFeed()
-		feeds[f].Feeder, feeds[f].MaxDeliveries, feeds[f].MaxDead, feeds[f].DeadAge = f, 4, 12, seconds(400)
+	names := []string{"f", "f/1", "g", "h"} // f has two lanes
+	for i, name := range names {
+		f := defaultFeed()
+		f.Feeder, f.MaxDeliveries, f.MaxDead, f.DeadAge = name[:1], 4, 12, seconds(400)
+		f.Listen = seconds([]int{20, 20, 40, 0}[i])
+		if name == "f/1" {
+			f.Lane = 1
+		}
+		feeds[name] = f
 	}
-	feeds["f"].Listen, feeds["g"].Listen = seconds(20), seconds(40)
 	var history []sent
 	var given []script.Lease
 	next := 0
@@ -913,7 +918,7 @@ func (h *harness) random(n int) {
 			s.model = func() string { return w.parkNew(e, in) }
 			after = accepted
 		case kind < 46:
-			name := []string{"f", "g", "h"}[rng.IntN(3)]
+			name := names[rng.IntN(len(names))]
 			f, slots := feeds[name], rng.IntN(4)
 			if slots > 0 {
 				claims[name]++

@@ -184,7 +184,8 @@ func (q *Queue) ParkNew(ctx context.Context, e Entry, due Due) (Code, time.Time,
 
 // Feed is what the claims of one feeder have in common.
 type Feed struct {
-	Feeder        string        // unique, no spaces
+	Feeder        string        // unique, no spaces, no slash
+	Lane          int           // of the feeder's claims, where several may be under way: each counts its own
 	Lease         time.Duration // of claimed requests
 	MaxDeliveries int           // 0 for no limit
 	Slack         time.Duration // by which the other feeders' clocks lag behind the timekeeper's
@@ -212,22 +213,31 @@ type Claimed struct {
 	Now    time.Time // by the server's clock
 }
 
+// Name is that of the feeder's lane.
+func (f *Feed) Name() string {
+	if f.Lane == 0 {
+		return f.Feeder
+	}
+	return f.Feeder + "/" + strconv.Itoa(f.Lane)
+}
+
 // Token returns the lease token of a feeder's claim.
-func (f *Feed) Token(claim int64) string { return f.Feeder + ":" + strconv.FormatInt(claim, 10) }
+func (f *Feed) Token(claim int64) string { return f.Name() + ":" + strconv.FormatInt(claim, 10) }
 
 var claim = compile("claim")
 
-// Claim leases up to n requests, at most Bound. number counts the feeder's
-// claims, from 1; a claim whose answer was lost is made again with its number.
+// Claim leases up to n requests, at most Bound. number counts the claims of the
+// feeder's lane, from 1; a claim whose answer was lost is made again with its number.
 func (q *Queue) Claim(ctx context.Context, f *Feed, number int64, n int) (Claimed, error) {
 	return q.Exchange(ctx, f, number, n, 0, nil)
 }
 
 // Exchange is Ack and then Claim, in one command.
 func (q *Queue) Exchange(ctx context.Context, f *Feed, number int64, n int, window time.Duration, done []Lease) (Claimed, error) {
-	args := append(make([]any, 0, 11+2*len(done)), f.Feeder, number, min(n, Bound), ms(f.Lease),
+	name := f.Name()
+	args := append(make([]any, 0, 11+2*len(done)), name, number, min(n, Bound), ms(f.Lease),
 		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain), ms(window), ms(f.Listen))
-	return claimed(claim.run(ctx, q, []string{q.keys.Last(f.Feeder)}, appendLeases(args, done)...), len(done))
+	return claimed(claim.run(ctx, q, []string{q.keys.Last(name)}, appendLeases(args, done)...), len(done))
 }
 
 func claimed(cmd *redis.Cmd, finished int) (Claimed, error) {

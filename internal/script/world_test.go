@@ -112,7 +112,7 @@ func read(t testing.TB, q *script.Queue) (*world, []string) {
 	held, meta := p.HGetAll(ctx, k.Held()), p.HGetAll(ctx, k.Meta())
 	clock := p.Get(ctx, k.Clock())
 	last := map[string]*redis.StringCmd{}
-	for _, f := range []string{"f", "g", "h"} {
+	for _, f := range []string{"f", "f/1", "g", "h"} {
 		last[f] = p.Get(ctx, k.Base()+"last:"+f)
 	}
 	if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
