@@ -394,7 +394,7 @@ func (r *aclRun) worker() error {
 		err = errors.Join(err, e)
 	}
 	base := r.prefix + "queue:{q}:"
-	r.admin.ZAdd(r.ctx, base+"gone", redis.Z{Score: 1, Member: "finished long ago"})
+	r.admin.SAdd(r.ctx, base+"gone", "finished long ago")
 	_, e := task.EnqueueIn(r.ctx, time.Millisecond, aclFailing) // gets its place in line when it is due
 	err = errors.Join(err, e)
 	r.admin.ConfigResetStat(r.ctx)   // what was sent so far is not the worker's
@@ -409,10 +409,10 @@ func (r *aclRun) worker() error {
 	go func() { ran <- q.Run(running) }()
 	err2 := r.exists("{" + r.prefix + "lock:" + aclKeys[aclHeld] + "}:parked")
 	take(aclKeys[aclHeld], 400) // some probes later its holder is gone
-	// All is done, and a sweep has forgotten all ids and all dead but one.
+	// All is done, and claims have forgotten all ids and all dead but one.
 	err3 := r.until("an empty queue", func(ctx context.Context) bool {
 		there := func(key string) bool { return r.admin.Type(ctx, base+key).Val() != "none" }
-		return !slices.ContainsFunc([]string{"ready", "delayed", "parked", "leased", "gone"}, there) && there("dead")
+		return !slices.ContainsFunc([]string{"ready", "delayed", "parked", "leased", "gone", "past"}, there) && there("dead")
 	})
 	stop()
 	return errors.Join(err, err2, err3, <-ran)

@@ -45,8 +45,10 @@ type Config struct {
 	Prefix string
 	// Resend is how long the ids of finished requests are remembered, so that a
 	// Push whose command is sent again does not run a finished request again. It
-	// should exceed the time in which the Redis client gives up. Defaults to 60 s;
-	// negative: not at all.
+	// should exceed the time in which the Redis client gives up. They are remembered
+	// for at least Resend, and up to about twice that, until a claim turns the memory
+	// over: every sixteenth claim of a consumer looks. Defaults to 60 s; negative:
+	// not at all.
 	Resend time.Duration
 	// Wait makes a request count as accepted only when replicas have it. Defaults
 	// to not waiting: a failover may then lose what was just accepted.

@@ -156,7 +156,8 @@ func (m *meter) members(ctx context.Context, s readings) error {
 	_, err := m.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		counts["ready"], counts["wake"] = p.LLen(ctx, k.Ready()), p.LLen(ctx, k.Wake())
 		counts["delayed"], counts["parked"] = p.ZCard(ctx, k.Delayed()), p.ZCard(ctx, k.Parked())
-		counts["leased"], counts["dead"], counts["gone"] = p.ZCard(ctx, k.Leased()), p.ZCard(ctx, k.Dead()), p.ZCard(ctx, k.Gone())
+		counts["leased"], counts["dead"] = p.ZCard(ctx, k.Leased()), p.ZCard(ctx, k.Dead())
+		counts["gone"], counts["past"] = p.SCard(ctx, k.Gone()), p.SCard(ctx, k.Past())
 		counts["bodies"], counts["states"], counts["held"] = p.HLen(ctx, k.Msg()), p.HLen(ctx, k.State()), p.HLen(ctx, k.Held())
 		return nil
 	})
@@ -166,6 +167,8 @@ func (m *meter) members(ctx context.Context, s readings) error {
 	for name, c := range counts {
 		s["queue: "+name] = float64(c.Val())
 	}
+	s["queue: gone"] += s["queue: past"]
+	delete(s, "queue: past")
 	return nil
 }
 

@@ -118,16 +118,63 @@ var controls = []Control{
 		[]string{scriptModel},
 	},
 	{
-		"push-by-body", "a finished request is remembered by push", "internal/script/prelude.lua",
-		"local memory = call('ZSCORE', gone, id)", "local memory", scripts("TestPushAfterDoneStaysDone"),
+		"push-by-body", "a finished request is remembered by push", "internal/script/push.lua",
+		"recent[i] + earlier[i] > 0 and 2 or 1", "1", scripts("TestPushAfterDoneStaysDone"),
+	},
+	{
+		"push-asks-half", "push asks both halves of the memory", "internal/script/push.lua",
+		"recent[i] + earlier[i] > 0", "recent[i] > 0", scripts("TestFinishedIdIsRememberedForTheWindow"),
+	},
+	{
+		"schedule-by-body", "a finished request is remembered by schedule and parknew", "internal/script/prelude.lua",
+		"return call('HEXISTS', state, id) == 1 or recalled(id) end", "return call('HEXISTS', state, id) == 1 end",
+		scripts("TestPushAfterCancelStaysCancelled"),
+	},
+	{
+		"recalled-asks-half", "schedule, parknew and who settles ask both halves of the memory", "internal/script/prelude.lua",
+		" or call('SISMEMBER', past, id) == 1", "", []string{scriptTable, scriptModel},
+	},
+	{
+		"mine-forgets", "who acknowledges again is told that it has", "internal/script/prelude.lua",
+		"    if recalled(id) then return 2 end\n", "", []string{scriptTable, scriptModel},
 	},
 	{
 		"ack-forgets", "an acknowledged request is remembered", "internal/script/prelude.lua",
-		"if k > 0 then call('ZADD', gone, unpack(kept)) end", "", scripts("TestPushAfterDoneStaysDone"),
+		"if k > 0 then call('SADD', gone, unpack(kept)) end", "", scripts("TestPushAfterDoneStaysDone"),
 	},
 	{
 		"cancel-forgets", "a cancelled request is remembered", "internal/script/prelude.lua",
-		"    call('ZADD', gone, whole(now + window), id)\n", "", scripts("TestPushAfterCancelStaysCancelled"),
+		"    call('SADD', gone, id)\n", "", scripts("TestPushAfterCancelStaysCancelled"),
+	},
+	{
+		"turn-early", "the memory is not turned over before the window has passed", "internal/script/claim.lua",
+		"elseif now - turned >= window then", "else", scripts("TestFinishedIdIsRememberedForTheWindow")[:2],
+	},
+	{
+		"turn-unstamped", "when the memory was turned over is written down", "internal/script/claim.lua",
+		"      call('RENAME', gone, past)\n      call('HSET', meta, 'turned', whole(now))\n", "      call('RENAME', gone, past)\n",
+		scripts("TestFinishedIdIsRememberedForTheWindow")[:2],
+	},
+	{
+		"turn-drops-both", "what was finished since the last turn outlives the next", "internal/script/claim.lua",
+		"      call('RENAME', gone, past)\n", "      call('UNLINK', gone)\n", scripts("TestFinishedIdIsRememberedForTheWindow"),
+	},
+	{
+		"turn-never", "a finished request is remembered for a while only", "internal/script/claim.lua",
+		"elseif now - turned >= window then", "elseif false then", scripts("TestFinishedIdCanBeUsedAgain")[:2],
+	},
+	{
+		"turn-keeps-past", "a turn drops what the last one kept, though nothing was finished since", "internal/script/claim.lua",
+		"    call('UNLINK', past)\n", "", []string{"internal/script:TestFinishedIdCanBeUsedAgain", scriptTable},
+	},
+	{
+		"turn-leaves-a-key", "an idle queue keeps no time of a turn", "internal/script/claim.lua",
+		"    elseif turned > 0 then\n      call('HDEL', meta, 'turned')\n", "",
+		[]string{"internal/script:TestFinishedIdCanBeUsedAgain", scriptTable},
+	},
+	{
+		"turn-in-the-future", "a clock that was set back holds up no turn", "internal/script/claim.lua",
+		"if turned > now then -- the clock was set back", "if false then", []string{scriptTable},
 	},
 	{
 		"claim-unrecorded", "a claim that is sent again answers the same", "internal/script/claim.lua",

@@ -24,11 +24,12 @@ const (
 	wake
 	clock
 	gone
+	past
 	meta
 	count
 )
 
-var names = [count]string{"ready", "delayed", "parked", "leased", "dead", "msg", "state", "held", "wake", "clock", "gone", "meta"}
+var names = [count]string{"ready", "delayed", "parked", "leased", "dead", "msg", "state", "held", "wake", "clock", "gone", "past", "meta"}
 
 // Names returns what the scripts call the keys, in the order of [Queue.All].
 func Names() []string { return names[:] }
@@ -97,8 +98,11 @@ func (q Queue) Wake() string { return q.all[wake] }
 // Clock is the STRING that names the timekeeper.
 func (q Queue) Clock() string { return q.all[clock] }
 
-// Gone is the ZSET of ids finished a short while ago.
+// Gone is the SET of ids finished since the memory of them was last turned over.
 func (q Queue) Gone() string { return q.all[gone] }
+
+// Past is what Gone was before that.
+func (q Queue) Past() string { return q.all[past] }
 
 // Meta is the HASH of the queue's counters.
 func (q Queue) Meta() string { return q.all[meta] }

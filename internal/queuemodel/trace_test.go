@@ -501,9 +501,10 @@ func (p *player) compare(m *model, s *state) {
 	list, held, states := pipe.LRange(p.ctx, k.Ready(), 0, -1), pipe.HGetAll(p.ctx, k.Held()), pipe.HGetAll(p.ctx, k.State())
 	bodies, wake := pipe.HKeys(p.ctx, k.Msg()), pipe.LRange(p.ctx, k.Wake(), 0, -1)
 	sets := map[string]*redis.StringSliceCmd{}
-	for key, n := range map[string]string{k.Delayed(): "delayed", k.Parked(): "parked", k.Leased(): "leased", k.Dead(): "dead", k.Gone(): "gone"} {
+	for key, n := range map[string]string{k.Delayed(): "delayed", k.Parked(): "parked", k.Leased(): "leased", k.Dead(): "dead"} {
 		sets[n] = pipe.ZRange(p.ctx, key, 0, -1)
 	}
+	finished := pipe.SUnion(p.ctx, k.Gone(), k.Past())
 	var values [maxLocks + 1]*redis.StringCmd
 	for i := range values {
 		values[i] = pipe.Get(p.ctx, "l:"+name(uint8(i)))
@@ -564,7 +565,7 @@ func (p *player) compare(m *model, s *state) {
 	}
 	same("leased", sets["leased"].Val(), members(s.inLeased))
 	same("dead", sets["dead"].Val(), members(s.inDead))
-	same("gone", sets["gone"].Val(), members(s.gone))
+	same("gone and past", finished.Val(), members(s.gone))
 	same("msg", bodies.Val(), members(s.msg))
 	p.compareWake(s, wake.Val())
 	turns := map[string]string{}

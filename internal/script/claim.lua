@@ -1,10 +1,10 @@
 -- claim: acknowledge what is done, bring what is due into ready, lease up to n
 -- requests, say what is next.
--- KEYS[13] the feeder's last claim
+-- KEYS[14] the feeder's last claim
 -- ARGV[1] feeder, '/' and which of its lanes if it has more than one  ARGV[2] count of its claims  ARGV[3] n  ARGV[4] lease in ms
 -- ARGV[5] most deliveries that end with their leases, or 0  ARGV[6] slack of the others' clocks in ms
 -- ARGV[7] most dead, or 0  ARGV[8] most ms that the dead are kept, or 0 (looked
--- at by every sixteenth claim, which also sweeps gone)
+-- at by every sixteenth claim, which also turns over the memory of finished ids)
 -- ARGV[9] ms after which a probe that nobody answered is due again
 -- ARGV[10] ms for which finished ids are remembered
 -- ARGV[11] ms for which a feeder with a free slot will wait on wake, or 0: until
@@ -14,10 +14,10 @@
 -- state} for each, the state as it is packed; probes are locks to look at; wait is
 -- ms until something is due, -1 for never; more is 1 while ready is not empty;
 -- buried is flat, {id, reason} for each; codes are those of ack; now is in ms.
-local last = KEYS[13]
+local last = KEYS[14]
 local feeder, ctr, n = string.match(ARGV[1], '^[^/]*'), tonumber(ARGV[2]), tonumber(ARGV[3])
 local lease, most, slack = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local again = tonumber(ARGV[9])
+local again, window = tonumber(ARGV[9]), tonumber(ARGV[10])
 local tok = ARGV[1] .. ':' .. ARGV[2]
 local bound = 128
 local long = string.rep('-', 65)
@@ -70,7 +70,7 @@ quiet = true
 
 -- stirred tells whether what is due first may have changed since head was read
 local stirred
-codes, stirred = finish(12, tonumber(ARGV[10]))
+codes, stirred = finish(12, window)
 
 takeback()
 
@@ -239,9 +239,20 @@ if ctr % 16 == 0 then
     call('HSET', state, '', long)
     call('HDEL', state, '')
   end
-  -- twice what sixteen claims can add
-  local past = math.min(call('ZCOUNT', gone, '-inf', whole(now)), 32 * bound)
-  if past > 0 then call('ZREMRANGEBYRANK', gone, 0, past - 1) end
+  -- What is in past was finished before gone was begun. There is a past if and
+  -- only if there is a turned.
+  local turned = tonumber(call('HGET', meta, 'turned') or 0)
+  if turned > now then -- the clock was set back
+    call('HSET', meta, 'turned', whole(now))
+  elseif now - turned >= window then
+    call('UNLINK', past)
+    if call('EXISTS', gone) == 1 then
+      call('RENAME', gone, past)
+      call('HSET', meta, 'turned', whole(now))
+    elseif turned > 0 then
+      call('HDEL', meta, 'turned')
+    end
+  end
 end
 
 quiet = false

@@ -80,8 +80,10 @@ func (w *world) line(lock string) []string {
 
 func (w *world) known(id string) bool {
 	_, ok := w.reqs[id]
-	return ok || w.gone[id] > w.now
+	return ok || w.recalled(id)
 }
+
+func (w *world) recalled(id string) bool { return w.gone[id] || w.past[id] }
 
 func (w *world) mint(r *req) {
 	if r.lock != "" && r.seq == 0 {
@@ -154,9 +156,8 @@ func (w *world) leave(id string, r req, buried *string) {
 // mine is the code of a worker's call: 1 if it may go on.
 func (w *world) mine(id, token string) int {
 	r, ok := w.reqs[id]
-	_, remembered := w.gone[id]
 	switch {
-	case !ok && remembered:
+	case !ok && w.recalled(id):
 		return 2
 	case !ok || r.token != token:
 		return 0
@@ -169,9 +170,8 @@ func (w *world) mine(id, token string) int {
 func (w *world) forget(id string) {
 	r := w.reqs[id]
 	delete(w.reqs, id)
-	end := window.Milliseconds()
-	if r.accepted+end > w.now {
-		w.gone[id] = w.now + end
+	if r.accepted+window.Milliseconds() > w.now {
+		w.gone[id] = true
 	}
 }
 
@@ -325,6 +325,7 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 	}
 	if number%16 == 0 {
 		w.trim(f)
+		w.turn()
 	}
 	w.wake = wake
 	if len(w.list) > 0 {
@@ -406,9 +407,17 @@ func (w *world) trim(f *script.Feed) {
 			delete(w.reqs, id)
 		}
 	}
-	for i, old := range byTime(w.gone) {
-		if i < 32*script.Bound && w.gone[old] <= w.now {
-			delete(w.gone, old)
+}
+
+// turn turns the memory of finished ids over.
+func (w *world) turn() {
+	switch {
+	case w.turned > w.now:
+		w.turned = w.now
+	case w.now-w.turned >= window.Milliseconds():
+		w.past, w.gone = w.gone, map[string]bool{}
+		if w.turned = 0; len(w.past) > 0 {
+			w.turned = w.now
 		}
 	}
 }
@@ -668,15 +677,16 @@ func (w *world) adopt(got *world, slack int64) {
 			w.reqs[id] = r
 		}
 	}
-	for _, m := range [][2]map[string]int64{{w.probes, got.probes}, {w.gone, got.gone}} {
-		for k, at := range m[0] {
-			if near(at, m[1][k]) {
-				m[0][k] = m[1][k]
-			}
+	for lock, at := range w.probes {
+		if near(at, got.probes[lock]) {
+			w.probes[lock] = got.probes[lock]
 		}
 	}
 	if near(w.until, got.until) {
 		w.until = got.until
+	}
+	if near(w.turned, got.turned) {
+		w.turned = got.turned
 	}
 	if near(w.idle, got.idle) {
 		w.idle = got.idle
@@ -1057,7 +1067,7 @@ func (h *harness) drain() {
 		var ls []script.Lease
 		var looks []string
 		h.step("claim(drain)", func(ctx ctx, q *script.Queue) (string, error) {
-			c, err := q.Claim(ctx, f, n, 8)
+			c, err := q.Exchange(ctx, f, n, 8, window, nil)
 			for _, item := range c.Items {
 				ls = append(ls, script.Lease{ID: item.ID, Token: f.Token(n)})
 			}
@@ -1152,8 +1162,8 @@ func (w *world) shift(ms int64) {
 	for lock := range w.probes {
 		w.probes[lock] -= ms
 	}
-	for id := range w.gone {
-		w.gone[id] -= ms
+	if w.turned != 0 {
+		w.turned -= ms
 	}
 	for f, r := range w.last {
 		r.expires -= ms

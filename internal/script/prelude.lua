@@ -2,7 +2,7 @@
 -- script only the blocks that it uses; they are divided by empty lines.
 --
 -- The keys have the names that keys.go gives them: ready delayed parked leased dead
--- msg state held wake clock gone meta. source.go binds those that a script uses to
+-- msg state held wake clock gone past meta. source.go binds those that a script uses to
 -- KEYS, and script.go sends no others. Ids hold no control characters and lock names no NUL,
 -- so that NUL separates them.
 local call = redis.call
@@ -77,8 +77,7 @@ end
 
 -- recalled tells whether a request of this id left the queue a short while ago.
 local function recalled(id)
-  local memory = call('ZSCORE', gone, id)
-  return memory and tonumber(memory) > now
+  return call('SISMEMBER', gone, id) == 1 or call('SISMEMBER', past, id) == 1
 end
 
 -- known tells whether an id is in the queue, or left it a short while ago.
@@ -96,18 +95,22 @@ local function token()
   if not quiet and call('LINDEX', wake, -1) ~= '1' then call('RPUSH', wake, '1') end
 end
 
--- hand gives a new request to a consumer that waits on wake, if one said that it
--- would: leased, and with its body. Neither ready nor wake may hold anything. v is
--- its state as of one in ready. A hand-over is the lease in ms, the lengths of id and
--- state, then id, state and body; if nobody takes it, the next claim does.
-local function hand(id, v, body)
+-- listener is the lease in ms with which a request may be handed to a consumer that
+-- waits on wake, if one said that it would. Neither ready nor wake may hold anything.
+local function listener()
   local till, lease = string.match(call('HGET', meta, 'idle') or '', '^(%d+) (%d+)$')
-  if not till or tonumber(till) <= now then return false end
-  v = 'lh' .. whole(now) .. '|1|' .. string.sub(v, 4)
-  call('HSET', state, id, v)
+  return till and tonumber(till) > now and lease
+end
+
+-- handed is the state of a new request that is handed over; v is that of one in ready.
+local function handed(v) return 'lh' .. whole(now) .. '|1|' .. string.sub(v, 4) end
+
+-- hand leases a new request of that state, and gives it to whoever waits. A hand-over is
+-- the lease in ms, the lengths of id and state, then id, state and body; if nobody takes
+-- it, the next claim does.
+local function hand(id, v, body, lease)
   call('ZADD', leased, whole(now + lease), id)
   call('LPUSH', wake, lease .. ' ' .. #id .. ' ' .. #v .. ' ' .. id .. v .. body)
-  return true
 end
 
 -- headed says so if member has become what is due first.
@@ -246,13 +249,13 @@ local function takeback()
 end
 
 -- forget drops a request for good. If its producer may still send it again
--- (window), its id is remembered. A score in gone is when a memory ends; the
--- member itself stays until a claim sweeps it up.
+-- (window), its id is remembered: in gone, and in past once a claim has turned
+-- the memory over, until one does so again.
 local function forget(id, s, window)
   call('HDEL', msg, id)
   call('HDEL', state, id)
   if s.accepted + window > now then
-    call('ZADD', gone, whole(now + window), id)
+    call('SADD', gone, id)
   end
 end
 
@@ -260,7 +263,7 @@ end
 -- already (the command was sent again), 0 nothing: its lease is another's.
 local function mine(id, s, tok)
   if not s then
-    if call('ZSCORE', gone, id) then return 2 end
+    if recalled(id) then return 2 end
     return 0
   end
   if s.token ~= tok then return 0 end
@@ -281,7 +284,6 @@ local function finish(first, window)
   local match, sub = string.match, string.sub
   local packed = call('HMGET', state, unpack(ids))
   local done, kept, named, leaving = {}, {}, {}, {}
-  local memory = whole(now + window)
   local tok, head, from
   local d, k = 0, 0 -- the lengths of done and kept
   for i = 1, n do
@@ -300,8 +302,8 @@ local function finish(first, window)
       done[d] = id
       if acc + window > now then
         named[id] = 2
-        kept[k + 1], kept[k + 2] = memory, id
-        k = k + 2
+        k = k + 1
+        kept[k] = id
       end
       if more ~= '' then
         local s = parse(v)
@@ -315,7 +317,7 @@ local function finish(first, window)
     call('ZREM', leased, unpack(done))
     call('HDEL', msg, unpack(done))
     call('HDEL', state, unpack(done))
-    if k > 0 then call('ZADD', gone, unpack(kept)) end
+    if k > 0 then call('SADD', gone, unpack(kept)) end
     for _, l in ipairs(leaving) do leave(l[1], l[2]) end
   end
   return codes, #leaving > 0

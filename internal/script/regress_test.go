@@ -173,8 +173,9 @@ func TestPushAfterDoneStaysDone(t *testing.T) {
 	play(t,
 		act{push("1"), "[1]", ""},
 		act{claim(1, 1), "1:1/0/0 wait 30", ""},
-		act{ack("1 f:1"), "[1]", "gone 1@60"},
+		act{ack("1 f:1"), "[1]", "gone 1"},
 		act{push("1"), "[2]", "no 1; no ready"},
+		act{push("1 A"), "[2]", "no 1; no ready"},
 		act{schedule("1", 30), "2", "no 1"},
 		act{parkNew("1 A", 30), "2", "no 1"},
 	)
@@ -183,7 +184,7 @@ func TestPushAfterDoneStaysDone(t *testing.T) {
 func TestPushAfterCancelStaysCancelled(t *testing.T) {
 	play(t,
 		act{schedule("1", 30), "1", ""},
-		act{cancel("1"), "1", "gone 1@60"},
+		act{cancel("1"), "1", "gone 1"},
 		act{schedule("1", 30), "2", "no 1"},
 	)
 }
@@ -290,45 +291,44 @@ func TestLateParkIsStale(t *testing.T) {
 	)
 }
 
+// turnedBefore makes the memory of finished ids have been turned over so many
+// seconds earlier.
+func turnedBefore(s int64) call {
+	return func(ctx ctx, q *script.Queue) (string, error) {
+		return "", q.Client().HIncrBy(ctx, q.Keys().Meta(), "turned", -1000*s).Err()
+	}
+}
+
 // An id may be used again when nobody can send its first request again.
 func TestFinishedIdCanBeUsedAgain(t *testing.T) {
 	play(t,
 		act{push("1"), "[1]", ""},
 		act{claim(1, 1), "1:1/0/0 wait 30", ""},
-		act{ack("1 f:1"), "[1]", "gone 1@60"},
-		act{func(ctx ctx, q *script.Queue) (string, error) {
-			return "", q.Client().ZIncrBy(ctx, q.Keys().Gone(), -70_000, "1").Err()
-		}, "", "gone 1@-10"},
+		act{ack("1 f:1"), "[1]", "gone 1"},
+		act{exchange(16, 0), "", "past 1; turned @0; no gone"},
+		act{push("1"), "[2]", "no 1"},
+		act{turnedBefore(60), "", "past 1; turned @-60"},
+		act{exchange(32, 0), "", "no past; no turned"},
 		act{push("1"), "[1]", "1 r"},
 	)
 }
 
-// lane1 is a claim of the feeder's second lane.
-func lane1(f *script.Feed) { f.Lane = 1 }
-
-// Each lane of a feeder counts its own claims, of which the last can be made again.
-func TestLanesCountTheirOwnClaims(t *testing.T) {
-	play(t,
-		act{push("1", "2", "3", "4"), "[1 1 1 1]", ""},
-		act{claim(1, 1), "1:1/0/0 wait 30 more", "1 l@30 tok=f:1"},
-		act{claim(1, 1, lane1), "2:1/0/0 wait 30 more", "2 l@30 tok=f/1:1; last f:1 1; last f/1:1 2"},
-		act{claim(1, 1), "1:1/0/0 wait 30 more", ""},
-		act{claim(1, 1, lane1), "2:1/0/0 wait 30 more", ""},
-		act{claim(2, 1, lane1), "3:1/0/0 wait 30 more", "last f:1 1; last f/1:2 3"},
-		act{claim(1, 1), "1:1/0/0 wait 30 more", ""},
-		act{ack("1 f/1:1", "2 f/1:1"), "[0 1] more", "1 l@30 tok=f:1; no 2"},
-	)
-}
-
-// The lanes of a feeder have one clock: whichever finds out what is due first, the
-// feeder is the timekeeper, and looks at once.
-func TestLanesKeepOneClock(t *testing.T) {
+// However the turns fall, an id is remembered for the whole window.
+func TestFinishedIdIsRememberedForTheWindow(t *testing.T) {
 	play(t,
 		act{push("1", "2", "3"), "[1 1 1]", ""},
-		act{claim(1, 1, lane1), "1:1/0/0 wait 30 more", "clock f@30"},
-		act{claim(1, 1), "2:1/0/0 wait 30 more", "clock f@30"},
-		act{claim(1, 1, feeder("g")), "3:1/0/0 wait 40", "clock f@30"},
-		act{claim(2, 1, lane1), "wait 30", "clock f@30"},
-		act{yield("f"), "", "no clock"},
+		act{claim(1, 2), "1:1/0/0 2:1/0/0 wait 30 more", ""},
+		act{ack("1 f:1"), "[1] more", "gone 1"},
+		act{exchange(16, 0), "wait 30 more", "past 1; turned @0"},
+		act{turnedBefore(60), "", "turned @-60"},
+		act{ack("2 f:1"), "[1] more", "gone 2; past 1"},
+		act{exchange(16, 0), "more", "past 2; turned @0; no gone; no past 1"}, // just after 2 was finished
+		act{cancel("3"), "1", "gone 3"},
+		act{exchange(32, 0), "more", "past 2; gone 3; turned @0"},
+		act{turnedBefore(50), "", "turned @-50"},
+		act{exchange(48, 0), "more", "past 2; gone 3; turned @-50"},
+		act{push("2"), "[2]", "no 2"},
+		act{push("3"), "[2]", "no 3 "},
+		act{push("1 A", "2 A", "3 A"), "[1 2 2]", "1 r; no 2; no 3 "},
 	)
 }

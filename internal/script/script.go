@@ -228,11 +228,13 @@ var claim = compile("claim")
 
 // Claim leases up to n requests, at most Bound. number counts the claims of the
 // feeder's lane, from 1; a claim whose answer was lost is made again with its number.
+// Its window is 0: a sixteenth one turns the memory of finished ids over at once.
 func (q *Queue) Claim(ctx context.Context, f *Feed, number int64, n int) (Claimed, error) {
 	return q.Exchange(ctx, f, number, n, 0, nil)
 }
 
-// Exchange is Ack and then Claim, in one command.
+// Exchange is Ack and then Claim, in one command. Every sixteenth one turns the
+// memory of finished ids over if that was last done window ago.
 func (q *Queue) Exchange(ctx context.Context, f *Feed, number int64, n int, window time.Duration, done []Lease) (Claimed, error) {
 	name := f.Name()
 	args := append(make([]any, 0, 11+2*len(done)), name, number, min(n, Bound), ms(f.Lease),
@@ -319,7 +321,7 @@ type Lease struct {
 
 var ack = compile("ack")
 
-// Ack removes finished requests. Their ids are remembered for window.
+// Ack removes finished requests. Their ids are remembered for at least window.
 //
 // A worker that was told of parked requests when it released the lock, and whose
 // Ack, Nack or Bury then answers anything but Done or Died, calls Promote: the
@@ -411,7 +413,7 @@ func (q *Queue) Rearm(ctx context.Context, lock string, d time.Duration) error {
 
 var cancel = compile("cancel")
 
-// Cancel drops a request, wherever it is. Its id is remembered for window.
+// Cancel drops a request, wherever it is. Its id is remembered for at least window.
 func (q *Queue) Cancel(ctx context.Context, window time.Duration, id string) (Code, []Buried, error) {
 	return settled(cancel.run(ctx, q, nil, ms(window), id))
 }

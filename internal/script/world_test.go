@@ -62,7 +62,9 @@ type world struct {
 	until  int64   // clock's deadline
 	lapses int64   // clock's expiry: the model's; not read
 	last   map[string]record
-	gone   map[string]int64
+	gone   map[string]bool
+	past   map[string]bool
+	turned int64
 	seq    int64
 	healed int64
 }
@@ -70,7 +72,7 @@ type world struct {
 func newWorld() *world {
 	return &world{
 		reqs: map[string]req{}, probes: map[string]int64{}, held: map[string]string{},
-		last: map[string]record{}, gone: map[string]int64{},
+		last: map[string]record{}, gone: map[string]bool{}, past: map[string]bool{},
 	}
 }
 
@@ -78,7 +80,7 @@ func (w *world) clone() *world {
 	c := *w
 	c.list = slices.Clone(w.list)
 	c.reqs, c.probes, c.held = maps.Clone(w.reqs), maps.Clone(w.probes), maps.Clone(w.held)
-	c.last, c.gone = maps.Clone(w.last), maps.Clone(w.gone)
+	c.last, c.gone, c.past = maps.Clone(w.last), maps.Clone(w.gone), maps.Clone(w.past)
 	if w.over != nil {
 		over := *w.over
 		c.over = &over
@@ -107,7 +109,7 @@ func read(t testing.TB, q *script.Queue) (*world, []string) {
 	list, wake := p.LRange(ctx, k.Ready(), 0, -1), p.LRange(ctx, k.Wake(), 0, -1)
 	delayed, parked := p.ZRangeWithScores(ctx, k.Delayed(), 0, -1), p.ZRange(ctx, k.Parked(), 0, -1)
 	leased, dead := p.ZRangeWithScores(ctx, k.Leased(), 0, -1), p.ZRangeWithScores(ctx, k.Dead(), 0, -1)
-	gone := p.ZRangeWithScores(ctx, k.Gone(), 0, -1)
+	gone, past := p.SMembers(ctx, k.Gone()), p.SMembers(ctx, k.Past())
 	state, msg := p.HGetAll(ctx, k.State()), p.HGetAll(ctx, k.Msg())
 	held, meta := p.HGetAll(ctx, k.Held()), p.HGetAll(ctx, k.Meta())
 	clock := p.Get(ctx, k.Clock())
@@ -195,8 +197,11 @@ func read(t testing.TB, q *script.Queue) (*world, []string) {
 			bad = append(bad, fmt.Sprintf("I3: probe(%s)=%v, parked=%v", lock, armed, lines[lock]))
 		}
 	}
-	for _, z := range gone.Val() {
-		w.gone[z.Member.(string)] = int64(z.Score)
+	for _, id := range gone.Val() {
+		w.gone[id] = true
+	}
+	for _, id := range past.Val() {
+		w.past[id] = true
 	}
 	if c := clock.Val(); c != "" {
 		w.keeper, c, _ = strings.Cut(c, " ")
@@ -208,7 +213,10 @@ func read(t testing.TB, q *script.Queue) (*world, []string) {
 			w.last[f] = record{claim: number(parts[0]), ids: slices.Clip(parts[1:])}
 		}
 	}
-	w.seq, w.healed = number(meta.Val()["seq"]), number(meta.Val()["healed"])
+	w.seq, w.healed, w.turned = number(meta.Val()["seq"]), number(meta.Val()["healed"]), number(meta.Val()["turned"])
+	if w.turned != 0 != (len(w.past) > 0) {
+		bad = append(bad, fmt.Sprintf("turned is %d, and past %q", w.turned, past.Val()))
+	}
 	if v := meta.Val()["idle"]; v != "" {
 		till, lease, _ := strings.Cut(v, " ")
 		w.idle, w.listen = number(till), number(lease)
@@ -298,9 +306,6 @@ func (w *world) write(t testing.TB, q *script.Queue) {
 	for lock, at := range w.probes {
 		add(k.Delayed(), at, "\x00"+lock)
 	}
-	for id, at := range w.gone {
-		add(k.Gone(), at, id)
-	}
 	for lock, id := range w.held {
 		held = append(held, lock, id)
 	}
@@ -311,6 +316,12 @@ func (w *world) write(t testing.TB, q *script.Queue) {
 		if len(pairs) > 0 {
 			do(p.HSet(ctx, key, pairs...))
 		}
+	}
+	for id := range w.gone {
+		do(p.SAdd(ctx, k.Gone(), id))
+	}
+	for id := range w.past {
+		do(p.SAdd(ctx, k.Past(), id))
 	}
 	for key, zs := range zsets {
 		do(p.ZAdd(ctx, key, zs...))
@@ -338,6 +349,9 @@ func (w *world) write(t testing.TB, q *script.Queue) {
 	if w.healed > 0 {
 		do(p.HSet(ctx, k.Meta(), "healed", w.healed))
 	}
+	if w.turned != 0 {
+		do(p.HSet(ctx, k.Meta(), "turned", w.turned))
+	}
 }
 
 // unit is what the times in tables are whole multiples of: so much may pass on
@@ -351,7 +365,7 @@ const unit = 10_000
 //	   [acc=time] [note=x] [stamp=x] [body=x] [nobody]
 //	   where a token h@time is that of a request handed over then
 //	ready id…  probe lock@time  held lock=id  wake  over id token  idle lease@time  clock feeder@time
-//	last feeder:claim id…  gone id@time  seq n  healed n
+//	last feeder:claim id…  gone id  past id  turned @time  seq n  healed n
 func parse(t testing.TB, now int64, text string) *world {
 	t.Helper()
 	w := newWorld()
@@ -401,8 +415,11 @@ func parse(t testing.TB, now int64, text string) *world {
 			name, n, _ := strings.Cut(arg, ":")
 			w.last[name] = record{claim: number(n), ids: f[2:]}
 		case "gone":
-			name, end := at(arg)
-			w.gone[name] = end
+			w.gone[arg] = true
+		case "past":
+			w.past[arg] = true
+		case "turned":
+			_, w.turned = at(arg)
 		case "seq":
 			w.seq = number(arg)
 		case "healed":
@@ -532,7 +549,13 @@ func (w *world) text(base, grain int64) string {
 		out = append(out, strings.TrimSpace(fmt.Sprintf("last %s:%d %s", f, r.claim, strings.Join(r.ids, " "))))
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(w.gone), ids) {
-		out = append(out, "gone "+id+"@"+at(w.gone[id]))
+		out = append(out, "gone "+id)
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(w.past), ids) {
+		out = append(out, "past "+id)
+	}
+	if w.turned != 0 {
+		out = append(out, "turned @"+at(w.turned))
 	}
 	if w.seq != 0 {
 		out = append(out, fmt.Sprintf("seq %d", w.seq))
@@ -583,7 +606,7 @@ func shift(t testing.TB, q *script.Queue, d time.Duration) {
 	w, _ := read(t, q)
 	delta := d.Milliseconds()
 	p := rdb.TxPipeline()
-	for _, key := range []string{k.Delayed(), k.Leased(), k.Dead(), k.Gone()} {
+	for _, key := range []string{k.Delayed(), k.Leased(), k.Dead()} {
 		zs, err := rdb.ZRange(ctx, key, 0, -1).Result()
 		if err != nil {
 			t.Fatalf("shift: %v", err)
@@ -602,6 +625,9 @@ func shift(t testing.TB, q *script.Queue, d time.Duration) {
 	}
 	if w.idle > 0 {
 		p.HSet(ctx, k.Meta(), "idle", fmt.Sprintf("%d %d", w.idle-delta, w.listen))
+	}
+	if w.turned != 0 {
+		p.HIncrBy(ctx, k.Meta(), "turned", -delta)
 	}
 	age := func(key string) {
 		ttl, err := rdb.PTTL(ctx, key).Result()

@@ -121,7 +121,8 @@ func (s *simulation) sabotage(ctx context.Context) {
 		}
 		s.mu.Unlock()
 		for _, e := range back {
-			s.admin.ZRem(ctx, q.Gone(), e.ID)
+			s.admin.SRem(ctx, q.Gone(), e.ID)
+			s.admin.SRem(ctx, q.Past(), e.ID)
 			_, _ = script.New(s.admin, q).Push(ctx, []script.Entry{e}) // has no network
 		}
 	}

@@ -362,7 +362,7 @@ func (s *simulation) prompt(ctx context.Context) {
 func (s *simulation) leftovers(ctx context.Context) {
 	q := keys.Of(keys.Base("sidestep:", "q"))
 	// What a cancel leaves behind in ready stays until a claim meets it.
-	keep := map[string]bool{q.Ready(): s.admin.HLen(ctx, q.State()).Val() == s.admin.ZCard(ctx, q.Dead()).Val(), q.Gone(): true, q.Meta(): true, q.Wake(): true, q.Dead(): true, q.Msg(): true, q.State(): true}
+	keep := map[string]bool{q.Ready(): s.admin.HLen(ctx, q.State()).Val() == s.admin.ZCard(ctx, q.Dead()).Val(), q.Gone(): true, q.Past(): true, q.Meta(): true, q.Wake(): true, q.Dead(): true, q.Msg(): true, q.State(): true}
 	all := s.admin.Keys(ctx, "*").Val()
 	time.Sleep(allTTLs)
 	s.setClock()
