@@ -96,6 +96,7 @@ func try(root string, only *regexp.Regexp, all bool, jobs int, log io.Writer) ([
 		return nil, err
 	}
 	defer os.RemoveAll(tmp)
+	scripts := newLive(root, tmp)
 	var picked []Control
 	for _, c := range controls {
 		if only.MatchString(c.Name) {
@@ -109,7 +110,7 @@ func try(root string, only *regexp.Regexp, all bool, jobs int, log io.Writer) ([
 	for range max(jobs, 1) {
 		running.Go(func() {
 			for i := range next {
-				out[i] = picked[i].try(root, filepath.Join(tmp, fmt.Sprint(i)), all)
+				out[i] = picked[i].try(scripts, filepath.Join(tmp, fmt.Sprint(i)), all)
 				mu.Lock()
 				fmt.Fprintln(log, &out[i])
 				mu.Unlock()
@@ -151,48 +152,51 @@ func (c *Control) patched(root string) ([]byte, error) {
 }
 
 // try runs the control's tests on the patched code.
-func (c *Control) try(root, tmp string, all bool) Outcome {
+func (c *Control) try(scripts *live, tmp string, all bool) Outcome {
 	o := Outcome{Control: *c}
 	began := time.Now()
-	o.Err = o.attempt(root, tmp, all)
+	o.Err = o.attempt(scripts, tmp, all)
 	o.Took = time.Since(began)
 	return o
 }
 
-func (o *Outcome) attempt(root, tmp string, all bool) error {
-	src, err := o.patched(root)
+func (o *Outcome) attempt(scripts *live, tmp string, all bool) error {
+	src, err := o.patched(scripts.root)
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(tmp, 0o700); err != nil {
-		return err
-	}
-	file, overlay := filepath.Join(tmp, filepath.Base(o.File)), filepath.Join(tmp, "overlay.json")
-	text, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(root, o.File): file}})
-	if err != nil {
+	file := filepath.Join(tmp, o.File)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
 	if err := os.WriteFile(file, src, 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(overlay, text, 0o600); err != nil {
-		return err
+	try := func(folder string, tests []string) ([]string, error) { return scripts.run(tmp, folder, tests) }
+	if !strings.HasSuffix(o.File, ".lua") {
+		overlay, err := writeOverlay(tmp, map[string]string{filepath.Join(scripts.root, o.File): file})
+		if err != nil {
+			return err
+		}
+		try = func(folder string, tests []string) ([]string, error) {
+			return run(scripts.root, overlay, folder, tests)
+		}
 	}
 	if all {
-		return o.tried(root, overlay, o.Tests)
+		return o.tried(try, o.Tests)
 	}
 	// One that catches will do. Some breaks show only if goroutines or faults happen
 	// to meet, so the first test may be needed again.
 	for _, t := range append(slices.Clone(o.Tests), o.Tests[0], o.Tests[0]) {
-		if err := o.tried(root, overlay, []string{t}); err != nil || len(o.Caught) > 0 {
+		if err := o.tried(try, []string{t}); err != nil || len(o.Caught) > 0 {
 			return err
 		}
 	}
 	return nil
 }
 
-// tried runs some of the control's tests.
-func (o *Outcome) tried(root, overlay string, tests []string) error {
+// tried runs some of the control's tests, by try, which returns those that fail.
+func (o *Outcome) tried(try func(folder string, tests []string) ([]string, error), tests []string) error {
 	byFolder := map[string][]string{}
 	var folders []string
 	for _, t := range tests {
@@ -203,7 +207,7 @@ func (o *Outcome) tried(root, overlay string, tests []string) error {
 		byFolder[folder] = append(byFolder[folder], name)
 	}
 	for _, folder := range folders {
-		failed, err := run(root, overlay, folder, byFolder[folder])
+		failed, err := try(folder, byFolder[folder])
 		if err != nil {
 			return err
 		}
@@ -268,6 +272,12 @@ func run(root, overlay, folder string, tests []string) (failed []string, err err
 	if !built {
 		return nil, fmt.Errorf("%s does not compile: %s", folder, last)
 	}
+	return verdict(folder, tests, failed, ran, ended, false)
+}
+
+// verdict adds the tests that did not end. broken says that the process ended with an
+// error.
+func verdict(folder string, tests, failed []string, ran, ended map[string]bool, broken bool) ([]string, error) {
 	for _, t := range tests {
 		if ran[t] && !ended[t] { // it hangs, or took the process down
 			failed = append(failed, folder+":"+t+hung)
@@ -275,6 +285,9 @@ func run(root, overlay, folder string, tests []string) (failed []string, err err
 	}
 	for _, t := range tests {
 		if !ran[t] && len(failed) == 0 {
+			if broken {
+				return []string{folder + ":" + t + hung}, nil // it did not even start
+			}
 			return nil, fmt.Errorf("%s has no test %s", folder, t)
 		}
 	}

@@ -198,17 +198,17 @@ var controls = []Control{
 	},
 	{
 		"pushone-silently", "a push of one request pushes a token", "internal/script/pushone.lua",
-		"  call('RPUSH', ready, id)\n  if last ~= '1' then call('RPUSH', wake, '1') end\n", "  call('RPUSH', ready, id)\n",
+		"  call('RPUSH', ready, id)\n  token()\n", "  call('RPUSH', ready, id)\n",
 		[]string{scriptTable, scriptModel},
 	},
 	{
 		"pushone-two-tokens", "a push of one request leaves one token at most", "internal/script/pushone.lua",
-		"  call('RPUSH', ready, id)\n  if last ~= '1' then", "  call('RPUSH', ready, id)\n  if true then",
+		"  call('RPUSH', ready, id)\n  token()\n", "  call('RPUSH', ready, id)\n  call('RPUSH', wake, '1')\n",
 		[]string{scriptModel, queueWalks},
 	},
 	{
 		"pushone-again-silently", "a push of one that is sent again pushes a token", "internal/script/pushone.lua",
-		"if last ~= '1' and call('LLEN', ready) > 0 then", "if false then",
+		"if call('LLEN', ready) > 0 then token() end", "",
 		[]string{"internal/script:TestPushAgainLeavesToken"},
 	},
 	{
@@ -218,17 +218,16 @@ var controls = []Control{
 	},
 	{
 		"pushone-by-body", "a finished request is remembered by a push of one", "internal/script/pushone.lua",
-		"if memory and tonumber(memory) > now or call(", "if call(",
+		"if call('SISMEMBER', gone, id) == 1 or call('SISMEMBER', past, id) == 1 or call(", "if call(",
 		[]string{"internal/script:TestPushAfterDoneStaysDone", scriptModel},
 	},
 	{
-		"pushone-remembers-for-ever", "a finished request is remembered for a while only", "internal/script/pushone.lua",
-		"if memory and tonumber(memory) > now or call(", "if memory or call(",
-		[]string{scriptTable, scriptModel},
+		"pushone-asks-half", "a push of one asks both halves of the memory", "internal/script/pushone.lua",
+		" or call('SISMEMBER', past, id) == 1", "", scripts("TestFinishedIdIsRememberedForTheWindow"),
 	},
 	{
 		"pushone-known", "a push of one leaves a known request alone", "internal/script/pushone.lua",
-		"call('HSETNX', state, id, plain) == 0", "call('HSET', state, id, plain) < 0",
+		"call('HSETNX', state, id, v) == 0", "call('HSET', state, id, v) < 0",
 		[]string{scriptTable, scriptModel},
 	},
 	{
@@ -248,7 +247,7 @@ var controls = []Control{
 	},
 	{
 		"hand-without-turn", "what is handed over has its lock's turn", "internal/script/push.lua",
-		"      if handed and lock ~= '' then call('HSET', held, lock, id) end\n", "",
+		"      if lock ~= '' then call('HSET', held, lock, id) end\n", "",
 		[]string{scriptTable, scriptModel, queueWalks},
 	},
 	{
@@ -258,17 +257,17 @@ var controls = []Control{
 	},
 	{
 		"hand-past-ready", "nothing is handed over past what is ready", "internal/script/push.lua",
-		"alone = not call('LINDEX', wake, -1) and call('EXISTS', ready) == 0", "alone = not call('LINDEX', wake, -1)",
+		"alone = call('EXISTS', wake, ready) == 0", "alone = call('EXISTS', wake) == 0",
 		[]string{scriptTable, queueWalks},
 	},
 	{
 		"pushone-past-ready", "nothing is handed over by a push of one past what is ready", "internal/script/pushone.lua",
-		"if last or call('EXISTS', ready) == 1 or not", "if last or not",
+		"call('EXISTS', wake, ready) == 0 and", "call('EXISTS', wake) == 0 and",
 		[]string{scriptTable},
 	},
 	{
 		"hand-to-nobody", "a request is handed over only while somebody listens", "internal/script/prelude.lua",
-		"if not till or tonumber(till) <= now then return false end", "if not till then return false end",
+		"return till and tonumber(till) > now and lease", "return till and lease",
 		[]string{scriptTable, scriptModel, queueWalks},
 	},
 	{
@@ -866,7 +865,7 @@ var controls = []Control{
 	},
 	{
 		"lost-claim-kept", "a stopping feeder hands back a claim whose reply was lost", "listq/feed.go",
-		"	if lost {\n", "	if false {\n",
+		"		if f.failures[i] == 0 {", "		if true {",
 		[]string{"listq:TestStoppingHandsBackALostClaim"},
 	},
 	{
@@ -946,7 +945,7 @@ var controls = []Control{
 	},
 	{
 		"clock-not-handed-over", "a stopping feeder hands over the clock and a token", "listq/feed.go",
-		"if err := c.queue.script.Yield(ctx, c.queue.feed.Feeder, waker); err != nil {", "if err := error(nil); err != nil && waker != \"\" {",
+		"if err := q.script.Yield(ctx, q.feeder, waker); err != nil {", "if err := error(nil); err != nil && waker != \"\" {",
 		[]string{"listq:TestStoppedFeederLeavesATokenAndNoClock"},
 	},
 	{
@@ -996,7 +995,7 @@ var controls = []Control{
 	},
 	{
 		"nobody-listens", "a push to an idle queue is handed over", "listq/feed.go",
-		"f.queue.claimNext(f.claims, n, f.listening.Load(),", "f.queue.claimNext(f.claims, n, false,",
+		"&f.queue.lanes[lane], n, f.listening.Load(),", "&f.queue.lanes[lane], n, false,",
 		[]string{"listq:TestIdleConsumerIsHandedTheRequest"},
 	},
 	{

@@ -332,3 +332,33 @@ func TestFinishedIdIsRememberedForTheWindow(t *testing.T) {
 		act{push("1 A", "2 A", "3 A"), "[1 2 2]", "1 r; no 2; no 3 "},
 	)
 }
+
+// lane1 is a claim of the feeder's second lane.
+func lane1(f *script.Feed) { f.Lane = 1 }
+
+// Each lane of a feeder counts its own claims, of which the last can be made again.
+func TestLanesCountTheirOwnClaims(t *testing.T) {
+	play(t,
+		act{push("1", "2", "3", "4"), "[1 1 1 1]", ""},
+		act{claim(1, 1), "1:1/0/0 wait 30 more", "1 l@30 tok=f:1"},
+		act{claim(1, 1, lane1), "2:1/0/0 wait 30 more", "2 l@30 tok=f/1:1; last f:1 1; last f/1:1 2"},
+		act{claim(1, 1), "1:1/0/0 wait 30 more", ""},
+		act{claim(1, 1, lane1), "2:1/0/0 wait 30 more", ""},
+		act{claim(2, 1, lane1), "3:1/0/0 wait 30 more", "last f:1 1; last f/1:2 3"},
+		act{claim(1, 1), "1:1/0/0 wait 30 more", ""},
+		act{ack("1 f/1:1", "2 f/1:1"), "[0 1] more", "1 l@30 tok=f:1; no 2"},
+	)
+}
+
+// The lanes of a feeder have one clock: whichever finds out what is due first, the
+// feeder is the timekeeper, and looks at once.
+func TestLanesKeepOneClock(t *testing.T) {
+	play(t,
+		act{push("1", "2", "3"), "[1 1 1]", ""},
+		act{claim(1, 1, lane1), "1:1/0/0 wait 30 more", "clock f@30"},
+		act{claim(1, 1), "2:1/0/0 wait 30 more", "clock f@30"},
+		act{claim(1, 1, feeder("g")), "3:1/0/0 wait 40", "clock f@30"},
+		act{claim(2, 1, lane1), "wait 30", "clock f@30"},
+		act{yield("f"), "", "no clock"},
+	)
+}
