@@ -124,7 +124,7 @@ func TestWhatWentBackStaysBack(t *testing.T) {
 		rdb := redistest.Mini(t)
 		q := listq.New(rdb, "q", listq.Config{})
 		const workers = 4
-		many(t, q, 1000)
+		many(t, q, 3000) // more than is ever claimed ahead
 		consumeUntilStuck(t, q, workers)
 		time.Sleep(6 * time.Millisecond)
 		for range 10 {

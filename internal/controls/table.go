@@ -118,6 +118,22 @@ var controls = []Control{
 		[]string{scriptModel},
 	},
 	{
+		"due-past-the-late", "what is due is leased after what a worker left behind", "internal/script/claim.lua",
+		"if not (first and first <= now) and straight(", "if straight(", scripts("TestDueRequestsKeepTheirOrder"),
+	},
+	{
+		"due-past-ready", "what is due is leased after what is ready", "internal/script/claim.lua",
+		"if #ids > n or call('EXISTS', ready) == 1 then", "if #ids > n then", scripts("TestDueRequestsKeepTheirOrder"),
+	},
+	{
+		"due-past-the-gate", "what is due and has a lock passes the gate", "internal/script/claim.lua",
+		"'^d[^|]*|(%d*)|(%d+)$')", "'^d[^|]*|(%d*)|(%d+)')", []string{scriptModel, queueWalks},
+	},
+	{
+		"due-and-unknown", "that more is due is known after a claim", "internal/script/claim.lua",
+		" or head and head <= now\n", "\n", scripts("TestClaimBringsWhatItNeeds")[:2],
+	},
+	{
 		"push-by-body", "a finished request is remembered by push", "internal/script/push.lua",
 		"recent[i] + earlier[i] > 0 and 2 or 1", "1", scripts("TestPushAfterDoneStaysDone"),
 	},

@@ -12,7 +12,7 @@
 -- then of what is done, per request: id, token
 -- returns {items, probes, wait, more, buried, codes, now}: items is flat, {id, body,
 -- state} for each, the state as it is packed; probes are locks to look at; wait is
--- ms until something is due, -1 for never; more is 1 while ready is not empty;
+-- ms until something is due, -1 for never; more is 1 while ready is not empty, or more is due;
 -- buried is flat, {id, reason} for each; codes are those of ack; now is in ms.
 local last = KEYS[14]
 local feeder, ctr, n = string.match(ARGV[1], '^[^/]*'), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -56,6 +56,52 @@ local function probed(lock)
   if not id then probes[#probes + 1] = lock end
 end
 
+-- what this claim leases
+local record, taken, deadline, mark = {ARGV[2]}, 0, whole(now + lease), 'l' .. tok .. '|'
+local states, leases, turns, k = {}, {}, {}, 0 -- not written yet; the length of states and of leases
+local function grant(id, body, dlv, rest)
+  local v
+  if dlv == '' then v = mark .. '1|' .. rest else v = mark .. dlv + 1 .. '|' .. rest end
+  states[k + 1], states[k + 2] = id, v
+  leases[k + 1], leases[k + 2] = deadline, id
+  k = k + 2
+  item(id, body, v)
+  record[taken + 2] = id
+  taken = taken + 1
+  n = n - 1
+end
+
+local function write()
+  if k == 0 then return end
+  call('HSET', state, unpack(states))
+  -- A ZSET of up to 128 members may be a list that each ZADD goes through from
+  -- the front. A long member ends that for as long as the key exists.
+  if k > 32 then call('ZADD', leased, 0, long) end
+  call('ZADD', leased, unpack(leases))
+  if k > 32 then call('ZREM', leased, long) end
+  if #turns > 0 then call('HSET', held, unpack(turns)) end
+  states, leases, turns, k = {}, {}, {}, 0
+end
+
+-- straight leases due requests without passing them through ready, where all of them
+-- would be leased by this claim, and nothing before them, and all are plain: it comes to
+-- the same. Returns false if not.
+local function straight(ids, packed)
+  if #ids > n or call('EXISTS', ready) == 1 then return false end
+  local dlv, rest = {}, {}
+  for i = 1, #ids do
+    dlv[i], rest[i] = match(packed[i] or '', '^d[^|]*|(%d*)|(%d+)$')
+    if not rest[i] then return false end
+  end
+  local bodies = call('HMGET', msg, unpack(ids))
+  for i = 1, #ids do
+    if not bodies[i] then return false end
+  end
+  for i, id in ipairs(ids) do grant(id, bodies[i], dlv[i], rest[i]) end
+  write()
+  return true
+end
+
 local answered = ''
 if n > 0 then
   local c, ids = string.match(call('GET', last) or '0', '^(%d+)(.*)$')
@@ -74,16 +120,20 @@ codes, stirred = finish(12, window)
 
 takeback()
 
+local first = tonumber(call('ZRANGE', leased, 0, 0, 'WITHSCORES')[2])
 local head = tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2])
 if head and head <= now then
   stirred = true
   local ids = {}
-  for _, m in ipairs(call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, bound)) do
+  local few = bound -- no more than are to be leased, or a few
+  if n > 0 then few = math.min(bound, math.max(n - call('LLEN', ready), 16)) end
+  for _, m in ipairs(call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, few)) do
     if string.byte(m, 1) == 0 then probed(string.sub(m, 2)) else ids[#ids + 1] = m end
   end
   if #ids > 0 then
     call('ZREM', delayed, unpack(ids))
-    local packed, states, back = call('HMGET', state, unpack(ids)), {}, {}
+    local packed, moved, back = call('HMGET', state, unpack(ids)), {}, {}
+    if not (first and first <= now) and straight(ids, packed) then ids = {} end
     for i, id in ipairs(ids) do
       local v = packed[i]
       if v and string.sub(v, 1, 1) == 'd' then
@@ -96,7 +146,7 @@ if head and head <= now then
         else
           v = 'r' .. string.sub(v, 2)
         end
-        states[#states + 1], states[#states + 2] = id, v
+        moved[#moved + 1], moved[#moved + 2] = id, v
         if s and s.lock ~= '' and call('HGET', held, s.lock) == id then
           call('LPUSH', ready, id)
         else
@@ -106,12 +156,11 @@ if head and head <= now then
         heal()
       end
     end
-    if #states > 0 then call('HSET', state, unpack(states)) end
+    if #moved > 0 then call('HSET', state, unpack(moved)) end
     if #back > 0 then call('RPUSH', ready, unpack(back)) end
   end
 end
 
-local first = tonumber(call('ZRANGE', leased, 0, 0, 'WITHSCORES')[2])
 if first and first <= now then
   stirred = true
   local late = call('ZRANGEBYSCORE', leased, '-inf', whole(now), 'LIMIT', 0, bound)
@@ -143,9 +192,8 @@ for id in string.gmatch(answered, '\n([^\n]+)') do
 end
 
 local more = true -- unless ready is found empty
-if n > 0 then
-  local record, scanned, deadline = {ARGV[2]}, 0, whole(now + lease)
-  local mark, taken = 'l' .. tok .. '|', 0
+if n > 0 or taken > 0 then
+  local scanned = taken
   while n > 0 and scanned < bound do
     local ids = call('LPOP', ready, math.min(n, bound - scanned))
     if not ids or #ids == 0 then
@@ -154,19 +202,7 @@ if n > 0 then
     end
     scanned = scanned + #ids
     local packed, bodies = call('HMGET', state, unpack(ids)), call('HMGET', msg, unpack(ids))
-    local seen, states, leases, turns, has = {}, {}, {}, {}, {}
-    local k = 0 -- the length of states and of leases
-    local function write() -- what has been leased so far
-      if k == 0 then return end
-      call('HSET', state, unpack(states))
-      -- A ZSET of up to 128 members may be a list that each ZADD goes through from
-      -- the front. A long member ends that for as long as the key exists.
-      if k > 32 then call('ZADD', leased, 0, long) end
-      call('ZADD', leased, unpack(leases))
-      if k > 32 then call('ZREM', leased, long) end
-      if #turns > 0 then call('HSET', held, unpack(turns)) end
-      states, leases, turns, k = {}, {}, {}, 0
-    end
+    local seen, has = {}, {}
     for i, id in ipairs(ids) do
       local v, dlv, rest = packed[i], nil, nil
       if v and not seen[id] then dlv, rest = match(v, '^r[^|]*|(%d*)|(.*)$') end
@@ -203,14 +239,7 @@ if n > 0 then
             has[lock] = id
             turns[#turns + 1], turns[#turns + 2] = lock, id
           end
-          if dlv == '' then v = mark .. '1|' .. rest else v = mark .. dlv + 1 .. '|' .. rest end
-          states[k + 1], states[k + 2] = id, v
-          leases[k + 1], leases[k + 2] = deadline, id
-          k = k + 2
-          item(id, bodies[i], v)
-          record[taken + 2] = id
-          taken = taken + 1
-          n = n - 1
+          grant(id, bodies[i], dlv, rest)
         end
       end
     end
@@ -256,14 +285,14 @@ if ctr % 16 == 0 then
 end
 
 quiet = false
-more = more and call('LLEN', ready) > 0
+if stirred then head = tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) end
+more = more and call('LLEN', ready) > 0 or head and head <= now
 if more then token() end
 local listen = tonumber(ARGV[11])
 if listen > 0 and n > 0 and not more then
   call('HSET', meta, 'idle', whole(now + listen) .. ' ' .. whole(math.min(lease, listen / 2)))
 end
 
-if stirred then head = tonumber(call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]) end
 if first and (not head or first < head) then head = first end
 local owner, deadline = string.match(call('GET', clock) or '', '^(%S+) (%d+)$')
 deadline = tonumber(deadline or 0)

@@ -254,8 +254,12 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 	}
 	w.takeBack()
 	var look string
+	few := script.Bound // are brought, at most
+	if n > 0 {
+		few = min(few, max(n-len(w.list), 16))
+	}
 	for i, m := range w.due() {
-		if lock, isProbe := strings.CutPrefix(m, "\x00"); i >= script.Bound {
+		if lock, isProbe := strings.CutPrefix(m, "\x00"); i >= few {
 			break
 		} else if isProbe {
 			if w.probes[lock] <= w.now {
@@ -328,7 +332,14 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 		w.turn()
 	}
 	w.wake = wake
-	if len(w.list) > 0 {
+	more := len(w.list) > 0
+	for _, r := range w.reqs {
+		more = more || r.place == 'd' && r.at <= w.now
+	}
+	for _, at := range w.probes {
+		more = more || at <= w.now
+	}
+	if more {
 		w.token()
 	} else if n > 0 && f.Listen > 0 {
 		w.idle, w.listen = w.now+f.Listen.Milliseconds(), min(f.Listen/2, f.Lease).Milliseconds()
@@ -337,7 +348,7 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 	if at, ok := w.clock(f); ok {
 		c += fmt.Sprintf(" wait %d", (at-w.now+unit-1)/unit*unit/1000)
 	}
-	if len(w.list) > 0 {
+	if more {
 		c += " more"
 	}
 	return strings.TrimSpace(c + buried + acked)

@@ -2,6 +2,7 @@ package script_test
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -360,5 +361,60 @@ func TestLanesKeepOneClock(t *testing.T) {
 		act{claim(1, 1, feeder("g")), "3:1/0/0 wait 40", "clock f@30"},
 		act{claim(2, 1, lane1), "wait 30", "clock f@30"},
 		act{yield("f"), "", "no clock"},
+	)
+}
+
+// allDue makes all that is delayed due.
+func allDue(ctx ctx, q *script.Queue) (string, error) {
+	all, err := q.Client().ZRange(ctx, q.Keys().Delayed(), 0, -1).Result()
+	for i, m := range all {
+		err = q.Client().ZAdd(ctx, q.Keys().Delayed(), redis.Z{Score: float64(1 + i), Member: m}).Err()
+	}
+	return "", err
+}
+
+// A claim brings as much of what is due as it leases, or a few; the rest is known to be
+// there, and due.
+func TestClaimBringsWhatItNeeds(t *testing.T) {
+	scheduled := func(n int) (acts []act) {
+		for i := range n {
+			acts = append(acts, act{schedule(strconv.Itoa(i+1), 30+10*i), "1", ""})
+		}
+		return append(acts, act{allDue, "", ""})
+	}
+	eighteen := "1:1/0/0 2:1/0/0 3:1/0/0 4:1/0/0 5:1/0/0 6:1/0/0 7:1/0/0 8:1/0/0 9:1/0/0 " +
+		"10:1/0/0 11:1/0/0 12:1/0/0 13:1/0/0 14:1/0/0 15:1/0/0 16:1/0/0 17:1/0/0 18:1/0/0"
+	play(t, append(scheduled(20),
+		act{claim(1, 18), eighteen + " wait 0 more", "no ready; 18 l@30; wake"},
+		act{claim(2, 18), "19:1/0/0 20:1/0/0 wait 30", "no ready; 20 l@30"},
+	)...)
+	play(t, append(scheduled(20),
+		act{claim(1, 2), "1:1/0/0 2:1/0/0 wait 0 more", "ready 3 4 5 6 7 8 9 10 11 12 13 14 15 16; 2 l@30; wake"},
+		act{claim(2, 0), "wait 30 more", "ready 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20"},
+	)...)
+}
+
+// What is leased past ready is what would come out of it: not before what a worker left
+// behind, nor what stands in ready, nor what is due earlier and has a lock.
+func TestDueRequestsKeepTheirOrder(t *testing.T) {
+	play(t,
+		act{push("1"), "[1]", ""},
+		act{claim(1, 1), "1:1/0/0 wait 30", ""},
+		act{schedule("2", 60), "1", ""},
+		act{allDue, "", ""},
+		act{expire, "", ""},
+		act{claim(2, 1), "1:2/0/0 wait 30 more", "ready 2"},
+	)
+	play(t,
+		act{schedule("2", 60), "1", ""},
+		act{allDue, "", ""},
+		act{push("1"), "[1]", ""},
+		act{claim(1, 1), "1:1/0/0 wait 30 more", "ready 2"},
+	)
+	play(t,
+		act{schedule("1 A", 60), "1", ""},
+		act{schedule("2", 70), "1", ""},
+		act{allDue, "", ""},
+		act{claim(1, 2), "1:1/0/0 2:1/0/0 wait 30", "held A=1"},
 	)
 }
