@@ -161,7 +161,20 @@ func (n *single) run(ctx context.Context, s *script, args []any) (any, error) {
 func (n *single) send(ctx context.Context, s *script, args []any, once bool) (any, error) {
 	args[0], args[1] = "evalsha", s.sha
 	cmd := redis.NewCmd(ctx, args...)
-	if err := n.deliver(ctx, cmd, once); err != nil {
+	return n.sent(ctx, s, args, cmd, n.deliver(ctx, cmd, once))
+}
+
+// atOnce is run of what never waits to share a round trip.
+func (n *single) atOnce(ctx context.Context, s *script, args []any) (any, error) {
+	args[0], args[1] = "evalsha", s.sha
+	cmd := redis.NewCmd(ctx, args...)
+	return n.sent(ctx, s, args, cmd, n.process(ctx, cmd, false))
+}
+
+// sent returns the answer to a command, which it sends with the script's text if the
+// server does not know that.
+func (n *single) sent(ctx context.Context, s *script, args []any, cmd *redis.Cmd, err error) (any, error) {
+	if err != nil {
 		if !redis.HasErrorPrefix(err, "NOSCRIPT") {
 			return nil, err
 		}
@@ -460,10 +473,10 @@ type relayReply struct {
 	fence int64 // kept: of the next section
 }
 
-// relay gives the lock to the next section, unless others wait for it: then it is a
-// release.
+// relay gives the lock to the next section, which waits for that, unless others wait
+// for the lock: then it is a release.
 func (n *single) relay(ctx context.Context, k *keys, a *relayArgs) (relayReply, error) {
-	v, err := n.run(ctx, relayScript, []any{
+	v, err := n.atOnce(ctx, relayScript, []any{
 		2: "4", 3: &k.lock, 4: &k.fence, 5: &k.line, 6: &k.parked,
 		7: &a.value, 8: a.margin.Milliseconds(), 9: "", 10: &a.next, 11: (a.lease + n.delay).Milliseconds(), 12: &a.queue,
 	})
