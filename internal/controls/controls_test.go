@@ -73,3 +73,28 @@ func TestTheTableIsWritten(t *testing.T) {
 		t.Error("a control was not caught")
 	}
 }
+
+// A test of a broken script fails, and passes with the scripts as they are.
+func TestScriptsAreRead(t *testing.T) {
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLive(abs, t.TempDir())
+	whole, broken := t.TempDir(), t.TempDir()
+	if err := os.Mkdir(filepath.Join(broken, "fence"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(broken, "fence", "guard.lua"), []byte("return nothing.there"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]int{whole: 0, broken: 1} {
+		failed, err := l.run(dir, "fence", []string{"TestRedisOrdersHolders"})
+		if err != nil || len(failed) != want {
+			t.Errorf("failed: %q, %v, want %d", failed, err, want)
+		}
+	}
+	if _, err := l.run(whole, "fence", []string{"TestNotThere"}); err == nil {
+		t.Error("a test that is not there was run")
+	}
+}
