@@ -127,7 +127,8 @@ var controls = []Control{
 	},
 	{
 		"due-past-the-gate", "what is due and has a lock passes the gate", "internal/script/claim.lua",
-		"'^d[^|]*|(%d*)|(%d+)$')", "'^d[^|]*|(%d*)|(%d+)')", []string{scriptModel, queueWalks},
+		"'^d[^|]*|(%d*)|(%d+)$')", "'^d[^|]*|(%d*)|(%d+)')",
+		[]string{scriptModel, queueWalks},
 	},
 	{
 		"due-and-unknown", "that more is due is known after a claim", "internal/script/claim.lua",
@@ -148,11 +149,13 @@ var controls = []Control{
 	},
 	{
 		"recalled-asks-half", "schedule, parknew and who settles ask both halves of the memory", "internal/script/prelude.lua",
-		" or call('SISMEMBER', past, id) == 1", "", []string{scriptTable, scriptModel},
+		" or call('SISMEMBER', past, id) == 1", "",
+		[]string{scriptTable, scriptModel},
 	},
 	{
 		"mine-forgets", "who acknowledges again is told that it has", "internal/script/prelude.lua",
-		"    if recalled(id) then return 2 end\n", "", []string{scriptTable, scriptModel},
+		"    if recalled(id) then return 2 end\n", "",
+		[]string{scriptTable, scriptModel},
 	},
 	{
 		"ack-forgets", "an acknowledged request is remembered", "internal/script/prelude.lua",
@@ -181,7 +184,8 @@ var controls = []Control{
 	},
 	{
 		"turn-keeps-past", "a turn drops what the last one kept, though nothing was finished since", "internal/script/claim.lua",
-		"    call('UNLINK', past)\n", "", []string{"internal/script:TestFinishedIdCanBeUsedAgain", scriptTable},
+		"    call('UNLINK', past)\n", "",
+		[]string{"internal/script:TestFinishedIdCanBeUsedAgain", scriptTable},
 	},
 	{
 		"turn-leaves-a-key", "an idle queue keeps no time of a turn", "internal/script/claim.lua",
@@ -190,7 +194,8 @@ var controls = []Control{
 	},
 	{
 		"turn-in-the-future", "a clock that was set back holds up no turn", "internal/script/claim.lua",
-		"if turned > now then -- the clock was set back", "if false then", []string{scriptTable},
+		"if turned > now then -- the clock was set back", "if false then",
+		[]string{scriptTable},
 	},
 	{
 		"claim-unrecorded", "a claim that is sent again answers the same", "internal/script/claim.lua",
@@ -1073,99 +1078,123 @@ var controls = []Control{
 	},
 	{
 		"relay-past-the-line", "a section passes its lock on only if nobody stands in line", "lock/relay.lua",
-		" and redis.call('EXISTS', KEYS[3]) == 0 then", " then", []string{"lock:TestRelayLetsWaitersIn", lockTable},
+		" and redis.call('EXISTS', KEYS[3]) == 0 then", " then",
+		[]string{"lock:TestRelayLetsWaitersIn", lockTable},
 	},
 	{
 		"relay-past-the-parked", "a section passes its lock on only if no other queue has registered", "lock/relay.lua",
-		"  if #queues == 0 or #queues == 1 and queues[1] == ARGV[6] then", "  do", []string{"lock:TestRelayTellsQueues", lockTable},
+		"  if #queues == 0 or #queues == 1 and queues[1] == ARGV[6] then", "  do",
+		[]string{"lock:TestRelayTellsQueues", lockTable},
 	},
 	{
 		"relay-any", "a lock is passed on by its holder", "lock/relay.lua",
-		"if had == ARGV[1] and", "if had and", []string{lockTable},
+		"if had == ARGV[1] and", "if had and",
+		[]string{lockTable},
 	},
 	{
 		"relay-one-token", "the next section of a relay has a token of its own", "lock/relay.go",
-		"value: l.newValue(lk.leg.owner),", "value: ls.value,", []string{"lock:TestRelay"},
+		"value: l.newValue(lk.leg.owner),", "value: ls.value,",
+		[]string{"lock:TestRelay"},
 	},
 	{
 		"relay-again-mints", "a lock that is passed on again by the same command stays passed on", "lock/relay.lua",
-		"if had == ARGV[4] then", "if false then", []string{lockTable},
+		"if had == ARGV[4] then", "if false then",
+		[]string{lockTable},
 	},
 	{
 		"relay-kept", "a lock that no section comes for is released", "lock/relay.go",
-		"time.AfterFunc(relayTime, b.ring)", "time.AfterFunc(time.Hour, b.ring)", []string{"lock:TestRelayEnds"},
+		"time.AfterFunc(relayTime, b.ring)", "time.AfterFunc(time.Hour, b.ring)",
+		[]string{"lock:TestRelayEnds"},
 	},
 	{
 		"relay-end-too-early", "a relay that is ended while its lock is passed on releases it then", "lock/relay.go",
-		"	b.unwanted = true\n", "", []string{"lock:TestRelayEnds"},
+		"	b.unwanted = true\n", "",
+		[]string{"lock:TestRelayEnds"},
 	},
 	{
 		"relay-for-ever", "a lock is released after so many sections", "lock/relay.go",
-		"lk.leg.n >= relaySections", "lk.leg.n >= 1000*relaySections", []string{"lock:TestRelayLetsTriesIn"},
+		"lk.leg.n >= relaySections", "lk.leg.n >= 1000*relaySections",
+		[]string{"lock:TestRelayLetsTriesIn"},
 	},
 	{
 		"relay-of-a-failure", "a section that failed releases its lock", "lock/hold.go",
-		"returned && err == nil", "returned", []string{"lock:TestRelayOfAFailedSection"},
+		"returned && err == nil", "returned",
+		[]string{"lock:TestRelayOfAFailedSection"},
 	},
 	{
 		"relay-of-a-panic", "a section that panicked releases its lock", "lock/hold.go",
-		"returned := false", "returned := true", []string{"lock:TestRelayOfAFailedSection"},
+		"returned := false", "returned := true",
+		[]string{"lock:TestRelayOfAFailedSection"},
 	},
 	{
 		"relay-lost", "what a command without an answer may have passed on is given back", "lock/relay.go",
-		"	case err != nil:\n		b.drop()", "	case err != nil:\n		b.state = dropping\n		b.end()", []string{"lock:TestRelayLosesNothing"},
+		"	case err != nil:\n		b.drop()", "	case err != nil:\n		b.state = dropping\n		b.end()",
+		[]string{"lock:TestRelayLosesNothing"},
 	},
 	{
 		"relay-lost-next", "both tokens of a command without an answer are given back", "lock/relay.go",
-		"		l.undo(b.ls.keys, b.ls.value, \"\")\n", "", []string{"lock:TestRelayLosesNothing", "lock:TestRelayEnds"},
+		"		l.undo(b.ls.keys, b.ls.value, \"\")\n", "",
+		[]string{"lock:TestRelayLosesNothing", "lock:TestRelayEnds"},
 	},
 	{
 		"relay-past-its-lease", "a lock whose lease is over is not entered", "lock/relay.go",
-		" || past(b.ls.deadline) {", " {", []string{"lock:TestRelayPastItsLease"},
+		" || past(b.ls.deadline) {", " {",
+		[]string{"lock:TestRelayPastItsLease"},
 	},
 	{
 		"relay-outlives-close", "a Locker that closes releases what was passed on", "lock/locker.go",
-		"			b.unwant()\n", "			_ = b\n", []string{"lock:TestRelayGivenUp"},
+		"			b.unwant()\n", "			_ = b\n",
+		[]string{"lock:TestRelayGivenUp"},
 	},
 	{
 		"relay-silent", "the queues that the end of a relay frees the lock for are told", "lock/relay.go",
-		"	l.report(&ls.keys, r.queues)\n", "", []string{"lock:TestRelayTellsQueues"},
+		"	l.report(&ls.keys, r.queues)\n", "",
+		[]string{"lock:TestRelayTellsQueues"},
 	},
 	{
 		"relay-across-settings", "a relay is one of sections with the same settings", "lock/relay.go",
-		"id := relayID{name, s.owner, s.queue, s.ttl}", "id := relayID{name, l.cfg.Owner, \"q\", l.cfg.TTL}", []string{"lock:TestRelayOptions"},
+		"id := relayID{name, s.owner, s.queue, s.ttl}", "id := relayID{name, l.cfg.Owner, \"q\", l.cfg.TTL}",
+		[]string{"lock:TestRelayOptions"},
 	},
 	{
 		"line-never-ends", "a worker that nobody follows ends the relay at once", "queue.go",
-		"				LineEnds:     func(key string) { q.acq.locker.EndRelay(key, p.list.Key()) },\n", "", []string{".:TestLineTakesTwoCommandsARequest"},
+		"				LineEnds:     func(key string) { q.acq.locker.EndRelay(key, p.list.Key()) },\n", "",
+		[]string{".:TestLineTakesTwoCommandsARequest"},
 	},
 	{
 		"line-releases", "a worker that follows another takes over its lock", "task.go",
-		"follows: d.Follows,", "follows: false,", []string{".:TestWorkerTellsItsOwnQueueOnce", ".:TestLineTakesTwoCommandsARequest"},
+		"follows: d.Follows,", "follows: false,",
+		[]string{".:TestWorkerTellsItsOwnQueueOnce", ".:TestLineTakesTwoCommandsARequest"},
 	},
 	{
 		"follows-nobody", "a request that comes with the end of one of its lock follows that", "listq/feed.go",
-		"			n.Follows = true", "			_ = n", []string{"listq:TestFollows"},
+		"			n.Follows = true", "			_ = n",
+		[]string{"listq:TestFollows"},
 	},
 	{
 		"lane-not-again", "what a lost answer to the second lane held is asked for again", "listq/feed.go",
-		"	if f.failures[lane1] > 0 {\n		n = max(n, 1)", "	if false {\n		n = max(n, 1)", []string{"listq:TestLostAnswerOfTheSecondLane"},
+		"	if f.failures[lane1] > 0 {\n		n = max(n, 1)", "	if false {\n		n = max(n, 1)",
+		[]string{"listq:TestLostAnswerOfTheSecondLane"},
 	},
 	{
 		"lane-not-left", "a consumer that ends asks for what lost answers to either lane held", "listq/feed.go",
-		"		if f.failures[i] == 0 {", "		if f.failures[i] == 0 || i == lane1 {", []string{"listq:TestLostAnswerOfTheSecondLane"},
+		"		if f.failures[i] == 0 {", "		if f.failures[i] == 0 || i == lane1 {",
+		[]string{"listq:TestLostAnswerOfTheSecondLane"},
 	},
 	{
 		"lane-of-one", "a single worker gets its requests in order, by one claim at a time", "listq/feed.go",
-		"	if c.cfg.Slots.size > 1 {", "	if c.cfg.Slots.size > 0 {", []string{"listq:TestTwoClaimsUnderWay"},
+		"	if c.cfg.Slots.size > 1 {", "	if c.cfg.Slots.size > 0 {",
+		[]string{"listq:TestTwoClaimsUnderWay"},
 	},
 	{
 		"lane-never", "two claims are under way while there is enough to do", "listq/feed.go",
-		"			signal(f.pressing)\n		}\n	} else {", "		}\n	} else {", []string{"listq:TestTwoClaimsUnderWay"},
+		"			signal(f.pressing)\n		}\n	} else {", "		}\n	} else {",
+		[]string{"listq:TestTwoClaimsUnderWay"},
 	},
 	{
 		"lane-last-answer-counts", "of two claims under way the earlier time counts", "listq/feed.go",
-		"alone && f.under == 0 || f.alarm.IsZero()", "alone || !alone || f.alarm.IsZero()", []string{"listq:TestAlarmOfTwoLanes"},
+		"alone && f.under == 0 || f.alarm.IsZero()", "alone || !alone || f.alarm.IsZero()",
+		[]string{"listq:TestAlarmOfTwoLanes"},
 	},
 	{
 		"lane-clock-of-its-own", "the lanes of a feeder have one clock", "internal/script/claim.lua",
@@ -1173,7 +1202,8 @@ var controls = []Control{
 	},
 	{
 		"lane-one-count", "the lanes of a feeder count their own claims", "internal/script/script.go",
-		"	if f.Lane == 0 {", "	if true {", []string{"internal/script:TestLanesCountTheirOwnClaims", scriptModel},
+		"	if f.Lane == 0 {", "	if true {",
+		[]string{"internal/script:TestLanesCountTheirOwnClaims", scriptModel},
 	},
 	{
 		"worker-tells-itself", "a worker leaves its own queue to its acknowledgement", "sidestep.go",
