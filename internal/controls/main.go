@@ -239,8 +239,9 @@ const quickly = "-gcflags=github.com/sidestep-go/sidestep/...=-l -dwarf=false"
 // run returns which tests of a folder failed.
 func run(root, overlay, folder string, tests []string) (failed []string, err error) {
 	cmd := exec.Command("go", "test", "-json", "-vet=off", quickly, "-count=1", "-timeout=30s", "-overlay="+overlay,
-		"-run", "^("+strings.Join(tests, "|")+")$", "./"+folder)
+		"-ldflags=-s -w", "-run", "^("+strings.Join(tests, "|")+")$", "./"+folder)
 	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "GOGC=400") // the compiler takes a fifth less, for more memory
 	out, _ := cmd.Output() // the events tell
 	ran, ended := map[string]bool{}, map[string]bool{}
 	built := true
