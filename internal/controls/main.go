@@ -242,7 +242,7 @@ func run(root, overlay, folder string, tests []string) (failed []string, err err
 		"-ldflags=-s -w", "-run", "^("+strings.Join(tests, "|")+")$", "./"+folder)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "GOGC=400") // the compiler takes a fifth less, for more memory
-	out, _ := cmd.Output() // the events tell
+	out, _ := cmd.Output()                     // the events tell
 	ran, ended := map[string]bool{}, map[string]bool{}
 	built := true
 	var last string
