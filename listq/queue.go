@@ -134,13 +134,14 @@ type Claimed struct {
 	Probes []string
 	// Wait is how long until something is due; negative: nothing is.
 	Wait time.Duration
-	// More says that requests were left in the queue.
+	// More says that requests were left that can run now.
 	More bool
 }
 
 // Claim leases up to n requests, at most 128, to the caller, in one round trip,
-// and brings back what is due: expired leases and delayed requests. It does not
-// wait: no request is no error. n = 0 only brings back.
+// and brings back what is due: expired leases, and as many delayed requests as it
+// leases, or sixteen. It does not wait: no request is no error. n = 0 only brings back,
+// up to 128.
 //
 // Most callers want [Queue.Consume] instead. Those who claim by themselves
 // extend the leases, and settle each delivery by Ack, Nack or Requeue. Requests

@@ -207,7 +207,7 @@ type Claimed struct {
 	Items  []Item
 	Probes []string      // locks with parked requests, to be looked at
 	Wait   time.Duration // until something is due; negative: nothing is
-	More   bool          // ready is not empty
+	More   bool          // ready is not empty, or more is due
 	Buried []Buried
 	Acked  []Code    // by Exchange
 	Now    time.Time // by the server's clock
