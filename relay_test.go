@@ -3,6 +3,7 @@ package sidestep_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -106,6 +107,76 @@ func TestLineGoesOnAfterAFailure(t *testing.T) {
 			if r.v != i || r.at > time.Second {
 				t.Errorf("run %d: request %d after %v, want them in order and at once", i, r.v, r.at)
 			}
+		}
+	})
+}
+
+// A worker that would not park a request which meets a held lock has released its own
+// before the queue can give the next of the line to anybody.
+func TestLineOfRefusedIsNotInItsOwnWay(t *testing.T) {
+	for _, c := range []struct {
+		policy sidestep.Policy
+		passes bool
+	}{
+		{sidestep.Defer(time.Minute), true},
+		{sidestep.Defer(time.Minute).NotBefore(), false},
+		{sidestep.Fail(), false},
+		{sidestep.RetryFor(time.Minute), false},
+	} {
+		t.Run(c.policy.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				const n = 10
+				other := newLocker(t, rdb, lock.Config{})
+				held := 0
+				acq := newAcquirer(t, rdb, sidestep.Config{Hooks: sidestep.Hooks{Ran: func(context.Context, sidestep.RanEvent) {
+					if st, err := other.Inspect(context.Background(), "k"); err != nil {
+						t.Error(err)
+					} else if st.Held {
+						held++
+					}
+				}}})
+				queue := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
+				ran := newRuns()
+				task := sidestep.NewTask(queue, "t", one("k"), ran.handler(), sidestep.WhenLocked(c.policy))
+				for i := range n {
+					enqueue(t, task, i)
+				}
+				start(t, queue)
+				ran.wait(t, n)
+				wantEmpty(t, rdb, "q")
+				if passes := held > 0; passes != c.passes {
+					t.Errorf("the lock was held after %d of %d sections", held, n)
+				}
+			})
+		})
+	}
+}
+
+// A request of another policy behind one that passed its lock on takes it over, too.
+func TestLineOfSeveralPolicies(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		conflicts := 0
+		acq := newAcquirer(t, rdb, sidestep.Config{Hooks: sidestep.Hooks{
+			Conflict: func(context.Context, sidestep.ConflictEvent) { conflicts++ },
+		}})
+		queue := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
+		ran := newRuns()
+		var tasks []*sidestep.Task[int]
+		for i, p := range []sidestep.Policy{sidestep.Defer(time.Minute), sidestep.Fail(), sidestep.Defer(time.Minute).NotBefore(), sidestep.RetryFor(time.Minute)} {
+			tasks = append(tasks, sidestep.NewTask(queue, fmt.Sprint(i), one("k"), ran.handler(), sidestep.WhenLocked(p)))
+		}
+		const n = 40
+		for i := range n {
+			enqueue(t, tasks[i*7/5%len(tasks)], i)
+		}
+		start(t, queue)
+		for i, r := range ran.wait(t, n) {
+			if r.v != i || r.at > time.Second {
+				t.Errorf("run %d: request %d after %v, want them in order and at once", i, r.v, r.at)
+			}
+		}
+		if conflicts > 0 {
+			t.Errorf("%d of %d met a held lock, and nobody else took it", conflicts, n)
 		}
 	})
 }

@@ -123,6 +123,16 @@ type section struct {
 	follows bool     // that queue has the lock's turn from one request to the next
 }
 
+// relay says whether a section of a worker passes its lock on. The request that
+// comes next may be given to another process, which then meets the lock: if it would
+// be parked, that costs a delivery; if not, an attempt, or its place in line.
+func (s *section) relay() lock.Option {
+	if s.follows && s.plan.parks {
+		return lock.Relay(s.queue)
+	}
+	return lock.LastOfRelay(s.queue)
+}
+
 // outcome is what became of a section.
 type outcome struct {
 	entered bool
@@ -162,12 +172,15 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 	switch {
 	case s.key == "":
 		err = enter(ctx, nil)
-	case s.plan.backoff == nil && s.follows:
-		err = a.locker.TryDo(ctx, s.key, enter, lock.Relay(s.queue))
-	case s.plan.backoff == nil:
+	case s.plan.backoff != nil:
+		if s.queue != "" {
+			a.locker.EndRelay(s.key, s.queue)
+		}
+		err = a.locker.Do(ctx, s.key, s.plan.backoff, enter)
+	case s.queue == "":
 		err = a.locker.TryDo(ctx, s.key, enter)
 	default:
-		err = a.locker.Do(ctx, s.key, s.plan.backoff, enter)
+		err = a.locker.TryDo(ctx, s.key, enter, s.relay())
 	}
 	returned = true
 	if err != nil && !out.entered {

@@ -173,7 +173,7 @@ func (l *Locker) TryDo(ctx context.Context, name string, fn func(ctx context.Con
 		return err
 	}
 	var lk *Lock
-	if s.queue == "" {
+	if s.relay.queue == "" {
 		lk, err = l.try(ctx, name, s, nil)
 	} else {
 		lk, err = l.tryRelay(ctx, name, s)

@@ -147,7 +147,7 @@ func checkOwner(owner string) error {
 }
 
 // Option changes one setting for one call. Options are made by [WithTTL],
-// [WithOwner] and [Relay]; they are comparable and print themselves.
+// [WithOwner], [Relay] and [LastOfRelay]; they are comparable and print themselves.
 type Option interface {
 	String() string
 	apply(*settings) error
@@ -156,7 +156,7 @@ type Option interface {
 type settings struct {
 	ttl   time.Duration
 	owner string
-	queue string // of a relay; "" for none
+	relay relayOption // its queue is "" for none
 }
 
 type ttlOption time.Duration

@@ -22,17 +22,33 @@ import (
 // queue is the name by which the queue registers ([Locker.Look]); an empty one is an
 // error that matches [ErrInvalid]. Calls other than TryDo, and a quorum, ignore the
 // option.
-func Relay(queue string) Option { return relayOption(queue) }
+//
+// Until then the next section has to be this Locker's: another process that the queue
+// gives the request to meets a held lock. Sections whose requests do not bear that,
+// because a conflict costs them more than a round trip, take [LastOfRelay].
+func Relay(queue string) Option { return relayOption{queue: queue, passes: true} }
 
-type relayOption string
+// LastOfRelay is [Relay] for a section that takes a lock that was passed on to it, but
+// releases it at its end, before TryDo returns.
+func LastOfRelay(queue string) Option { return relayOption{queue: queue} }
 
-func (o relayOption) String() string { return fmt.Sprintf("Relay(%q)", string(o)) }
+type relayOption struct {
+	queue  string
+	passes bool
+}
+
+func (o relayOption) String() string {
+	if o.passes {
+		return fmt.Sprintf("Relay(%q)", o.queue)
+	}
+	return fmt.Sprintf("LastOfRelay(%q)", o.queue)
+}
 
 func (o relayOption) apply(s *settings) error {
-	if o == "" {
+	if o.queue == "" {
 		return fmt.Errorf("%w: relay without a queue", ErrInvalid)
 	}
-	s.queue = string(o)
+	s.relay = o
 	return nil
 }
 
@@ -176,15 +192,19 @@ func (b *baton) leave() {
 // tryRelay begins a section of a relay, with the lock that the last section has
 // passed on, or else by a try.
 func (l *Locker) tryRelay(ctx context.Context, name string, s settings) (*Lock, error) {
-	id := relayID{name, s.owner, s.queue, s.ttl}
-	if lk := l.takeOver(ctx, id); lk != nil {
-		return lk, nil
+	id := relayID{name, s.owner, s.relay.queue, s.ttl}
+	lk, err := l.takeOver(ctx, id), error(nil)
+	if lk == nil {
+		lk, err = l.try(ctx, name, s, nil)
 	}
-	lk, err := l.try(ctx, name, s, nil)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case !s.relay.passes:
+		lk.leg = nil
+	case lk.leg == nil:
+		lk.leg = &leg{id, 1}
 	}
-	lk.leg = &leg{id, 1}
 	return lk, nil
 }
 
@@ -212,25 +232,24 @@ func (l *Locker) takeOver(ctx context.Context, id relayID) *Lock {
 	return lk
 }
 
-// await waits until it is known what has become of the lock. Of what is given back it
-// does not wait for longer than that takes when all is well. Called with mu held, which
+// await waits until it is known what has become of the lock, and, if it is given back,
+// until it was: a try before would be refused because of us. Called with mu held, which
 // it gives up meanwhile.
 func (b *baton) await(ctx context.Context) {
 	l := b.ls.l
-	wait := func(known <-chan struct{}, late <-chan time.Time) {
+	wait := func(known <-chan struct{}) {
 		l.unlock()
 		select {
 		case <-known:
-		case <-late:
 		case <-ctx.Done():
 		}
 		l.mu.Lock()
 	}
 	if b.state == passing {
-		wait(b.answered, nil)
+		wait(b.answered)
 	}
 	if b.state == dropping {
-		wait(b.gone, time.After(relayTime))
+		wait(b.gone)
 	}
 }
 

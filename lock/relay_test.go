@@ -3,6 +3,7 @@ package lock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"runtime"
 	"slices"
@@ -221,11 +222,13 @@ func TestRelayOfAFailedSection(t *testing.T) {
 func TestRelayOptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLocker(t, redistest.Mini(t), lock.Config{})
-		if err := l.TryDo(t.Context(), "x", nothing, lock.Relay("")); !errors.Is(err, lock.ErrInvalid) {
-			t.Errorf("TryDo = %v, want ErrInvalid", err)
+		for _, o := range []lock.Option{lock.Relay(""), lock.LastOfRelay("")} {
+			if err := l.TryDo(t.Context(), "x", nothing, o); !errors.Is(err, lock.ErrInvalid) {
+				t.Errorf("TryDo with %v = %v, want ErrInvalid", o, err)
+			}
 		}
-		if got := lock.Relay("q").String(); got != `Relay("q")` {
-			t.Errorf("String = %s", got)
+		if got := fmt.Sprint(lock.Relay("q"), lock.LastOfRelay("q")); got != `Relay("q") LastOfRelay("q")` {
+			t.Errorf("the options print as %s", got)
 		}
 		for _, o := range []lock.Option{lock.WithTTL(time.Minute), lock.WithOwner("somebody"), lock.Relay("p")} {
 			relayed(t, l, "x")
@@ -239,6 +242,56 @@ func TestRelayOptions(t *testing.T) {
 		lk := take(t, l, "x", lock.Relay("q"))
 		release(t, lk)
 		wantHeld(t, l, "x", false)
+	})
+}
+
+// A lock that is being given back is waited for, however long that takes: a try would
+// be refused because of nobody but this Locker.
+func TestRelayIsNotInItsOwnWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		slow := another(t, rdb)
+		var delay atomic.Int64
+		slow.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+			time.Sleep(time.Duration(delay.Load()))
+			return next(ctx, cmd)
+		}})
+		l := newLocker(t, slow, lock.Config{})
+		relayed(t, l, "x")
+		synctest.Wait()
+		delay.Store(int64(50 * time.Millisecond))
+		l.EndRelay("x", "q")
+		time.Sleep(time.Millisecond)
+		relayed(t, l, "x")
+	})
+}
+
+// The last section of a relay takes the lock over, if there is one to take over, and
+// has released it when TryDo returns.
+func TestLastOfRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		own := another(t, rdb)
+		l, other := newLocker(t, own, lock.Config{}), newLocker(t, rdb, lock.Config{})
+		release(t, take(t, l, "x")) // the scripts are known
+		count := redistest.Count(own)
+		for _, c := range []struct {
+			before   bool
+			commands int
+		}{{true, 1}, {false, 2}} {
+			if c.before {
+				relayed(t, l, "x")
+				synctest.Wait()
+			}
+			count.Reset()
+			if err := l.TryDo(t.Context(), "x", nothing, lock.LastOfRelay("q")); err != nil {
+				t.Fatal(err)
+			}
+			if got := count.Commands(); got != c.commands {
+				t.Errorf("another section before: %v; %d commands %v, want %d", c.before, got, count.Names(), c.commands)
+			}
+			wantHeld(t, other, "x", false)
+		}
 	})
 }
 
