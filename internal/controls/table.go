@@ -1153,8 +1153,33 @@ var controls = []Control{
 	},
 	{
 		"relay-across-settings", "a relay is one of sections with the same settings", "lock/relay.go",
-		"id := relayID{name, s.owner, s.queue, s.ttl}", "id := relayID{name, l.cfg.Owner, \"q\", l.cfg.TTL}",
+		"id := relayID{name, s.owner, s.relay.queue, s.ttl}", "id := relayID{name, l.cfg.Owner, \"q\", l.cfg.TTL}",
 		[]string{"lock:TestRelayOptions"},
+	},
+	{
+		"relay-in-its-own-way", "a lock that is being given back is waited for", "lock/relay.go",
+		"		wait(b.gone)\n", "		_ = b.gone\n",
+		[]string{"lock:TestRelayIsNotInItsOwnWay"},
+	},
+	{
+		"relay-without-a-last", "the last section of a relay releases its lock", "lock/relay.go",
+		"		lk.leg = nil\n", "		_ = lk\n",
+		[]string{"lock:TestLastOfRelay"},
+	},
+	{
+		"line-of-refused", "a worker that would not park the next request does not pass its lock on", "sidestep.go",
+		"if s.follows && s.plan.parks {", "if s.follows {",
+		[]string{".:TestLineOfRefusedIsNotInItsOwnWay"},
+	},
+	{
+		"line-before-a-retry", "a worker that waits for its lock ends the relay before", "sidestep.go",
+		"			a.locker.EndRelay(s.key, s.queue)\n", "			_ = s.queue\n",
+		[]string{".:TestLineOfSeveralPolicies"},
+	},
+	{
+		"line-refuses-others", "a request of another policy takes over what was passed on", "sidestep.go",
+		"	case s.queue == \"\":\n", "	case !s.follows || !s.plan.parks:\n",
+		[]string{".:TestLineOfSeveralPolicies"},
 	},
 	{
 		"line-never-ends", "a worker that nobody follows ends the relay at once", "queue.go",
