@@ -173,7 +173,18 @@ func (q *Queue) Run(ctx context.Context) error {
 		})
 	}
 	running.Wait()
+	q.endRelays(ctx)
 	return errors.Join(errs...)
+}
+
+// endRelays releases the locks that were passed on to requests that this process does
+// not run any more.
+func (q *Queue) endRelays(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hintTimeout)
+	defer cancel()
+	for _, p := range q.parts {
+		q.acq.locker.EndRelays(ctx, p.list.Key())
+	}
 }
 
 func (q *Queue) probe(ctx context.Context, p *partition, key string) {

@@ -180,3 +180,43 @@ func TestLineOfSeveralPolicies(t *testing.T) {
 		}
 	})
 }
+
+// When Run has returned, no lock of the queue's is on its way to a section that will
+// not come: the process may end.
+func TestLineEndsWithRun(t *testing.T) {
+	for _, left := range []int{0, 1, 5} {
+		t.Run(fmt.Sprint(left, " left"), func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				other := newLocker(t, rdb, lock.Config{})
+				slow := another(t, rdb)
+				slow.AddHook(onCommand{before: func(redis.Cmder) error {
+					time.Sleep(20 * time.Millisecond)
+					return nil
+				}})
+				queue := sidestep.NewQueue(newAcquirer(t, slow, sidestep.Config{}), rdb, "q", sidestep.QueueConfig{})
+				ran := newRuns()
+				task := sidestep.NewTask(queue, "t", one("k"), func(ctx context.Context, lk *lock.Lock, v int) error {
+					ran.add(ctx, lk, v)
+					time.Sleep(100 * time.Millisecond)
+					return nil
+				})
+				const n = 3
+				for i := range n + left {
+					enqueue(t, task, i)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				ended := make(chan error, 1)
+				go func() { ended <- queue.Run(ctx) }()
+				ran.wait(t, n)
+				cancel()
+				if err := <-ended; err != nil {
+					t.Fatal(err)
+				}
+				if st, err := other.Inspect(t.Context(), "k"); err != nil || st.Held {
+					t.Errorf("Inspect after Run = %+v, %v, want a free lock", st, err)
+				}
+			})
+		})
+	}
+}

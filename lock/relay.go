@@ -14,18 +14,19 @@ import (
 // same name, owner, TTL and queue, with a fence and a lease of its own. Neither
 // TryDo waits for that, as a rule: it is one round trip, beside those of the queue.
 //
-// A lock that no section comes for is released after 10 ms, or by [Locker.EndRelay].
-// After 16 sections in a row it is released in any case, for those who do not stand
-// in line but try again and again. Of a queue that this frees the lock for,
+// A lock that no section comes for is released after 10 ms, or by [Locker.EndRelay];
+// a worker that stops waits for that by [Locker.EndRelays]. Meanwhile it is held: if
+// the queue gives the request to another process, that one meets it. Sections whose
+// requests do not bear that, because a conflict costs them more than a round trip,
+// take [LastOfRelay].
+//
+// After 16 sections in a row the lock is released in any case, for those who do not
+// stand in line but try again and again. Of a queue that all this frees the lock for,
 // [Locker.OnFreed] tells, not [Lock.Reported].
 //
 // queue is the name by which the queue registers ([Locker.Look]); an empty one is an
 // error that matches [ErrInvalid]. Calls other than TryDo, and a quorum, ignore the
 // option.
-//
-// Until then the next section has to be this Locker's: another process that the queue
-// gives the request to meets a held lock. Sections whose requests do not bear that,
-// because a conflict costs them more than a round trip, take [LastOfRelay].
 func Relay(queue string) Option { return relayOption{queue: queue, passes: true} }
 
 // LastOfRelay is [Relay] for a section that takes a lock that was passed on to it, but
@@ -266,5 +267,26 @@ func (l *Locker) EndRelay(name, queue string, opts ...Option) {
 	defer l.unlock()
 	if b := l.batons[relayID{name, s.owner, queue, s.ttl}]; b != nil {
 		b.unwant()
+	}
+}
+
+// EndRelays is EndRelay for all relays of that queue, and waits until their locks are
+// released, or ctx ends: for a worker that stops, and whose process may end.
+func (l *Locker) EndRelays(ctx context.Context, queue string) {
+	l.mu.Lock()
+	var all []*baton
+	for id, b := range l.batons {
+		if id.queue == queue && !b.awaited {
+			b.unwant()
+			all = append(all, b)
+		}
+	}
+	l.unlock()
+	for _, b := range all {
+		select {
+		case <-b.gone:
+		case <-ctx.Done():
+			return
+		}
 	}
 }

@@ -125,6 +125,37 @@ func TestRelayEnds(t *testing.T) {
 	}
 }
 
+// EndRelays waits until what a queue's relays have passed on is released, whether Redis
+// has answered or not, but for no longer than its context; other queues' it leaves.
+func TestEndRelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		slow := another(t, rdb)
+		slow.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+			time.Sleep(3 * time.Millisecond)
+			return next(ctx, cmd)
+		}})
+		l, other := newLocker(t, slow, lock.Config{}), newLocker(t, rdb, lock.Config{})
+		l.EndRelays(t.Context(), "q") // of which there are none
+		relayed(t, l, "x")
+		time.Sleep(4 * time.Millisecond)
+		relayed(t, l, "y")
+		if err := l.TryDo(t.Context(), "z", nothing, lock.Relay("p")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4 * time.Millisecond)
+		relayed(t, l, "w") // which Redis has yet to answer
+		ended, end := context.WithCancel(t.Context())
+		end()
+		l.EndRelays(ended, "q")
+		wantHeld(t, other, "x", true)
+		l.EndRelays(t.Context(), "q")
+		for name, held := range map[string]bool{"w": false, "x": false, "y": false, "z": true} {
+			wantHeld(t, other, name, held)
+		}
+	})
+}
+
 // Whoever stands in line gets the lock before the relay's next section.
 func TestRelayLetsWaitersIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1182,6 +1182,16 @@ var controls = []Control{
 		[]string{".:TestLineOfSeveralPolicies"},
 	},
 	{
+		"relay-outlives-run", "a queue that stops waits until what it passed on is released", "queue.go",
+		"	q.endRelays(ctx)\n	return", "	return",
+		[]string{".:TestLineEndsWithRun"},
+	},
+	{
+		"relays-end-unwaited", "what a queue's relays passed on is released when EndRelays returns", "lock/relay.go",
+		"		case <-b.gone:\n		case <-ctx.Done():\n			return\n", "		case <-b.gone:\n		case <-ctx.Done():\n			return\n		default:\n",
+		[]string{"lock:TestEndRelays"},
+	},
+	{
 		"line-never-ends", "a worker that nobody follows ends the relay at once", "queue.go",
 		"				LineEnds:     func(key string) { q.acq.locker.EndRelay(key, p.list.Key()) },\n", "",
 		[]string{".:TestLineTakesTwoCommandsARequest"},
