@@ -34,9 +34,9 @@ type ConsumeConfig struct {
 	// DrainTimeout is how long Consume lets running handlers finish after its
 	// context ended, before it ends theirs. Defaults to 10 s; negative: none.
 	DrainTimeout time.Duration
-	// LineEnds is called when a request with a lock was acknowledged and no other one
-	// of that lock came with the answer, so that nobody follows it here. It must not
-	// block. Defaults to nothing.
+	// LineEnds is called when a request with a lock was acknowledged and nobody follows
+	// it here ([Delivery.Follows]): no other one of that lock came with the answer, or
+	// what came goes back to the queue. It must not block. Defaults to nothing.
 	LineEnds func(lock string)
 	// MaxAttempts is how often a request may fail before it is dead. Defaults to
 	// 25; negative: no limit.

@@ -94,3 +94,29 @@ func (q *Queue) Started(ctx context.Context) (ids []string, err error) {
 	cons.drain()
 	return ids, err
 }
+
+// Wanted returns how many requests a consumer without a free slot claims with the
+// acknowledgement of such with these locks.
+func (q *Queue) Wanted(ctx context.Context, locks ...string) int {
+	cons := q.consumer(ctx, ConsumeConfig{Workers: 1}.withDefaults(q))
+	defer cons.end(nil)
+	cons.place.take(1, false)
+	f := cons.feeder(ctx)
+	for _, l := range locks {
+		f.done = append(f.done, &Delivery{Request: Request{Lock: l}})
+	}
+	_, n, _ := f.plan(false)
+	return n
+}
+
+// Return gives back what a claim brought, as if it followed something.
+func (q *Queue) Return(ctx context.Context, lineEnds func(lock string)) error {
+	cons := q.consumer(ctx, ConsumeConfig{LineEnds: lineEnds}.withDefaults(q))
+	c, err := q.Claim(ctx, 128)
+	for _, d := range c.Deliveries {
+		d.Follows = d.Lock != ""
+	}
+	cons.giveBack(c.Deliveries)
+	cons.drain()
+	return err
+}

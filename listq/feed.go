@@ -139,6 +139,7 @@ func (f *feeder) plan(due bool) (free, n int, ok bool) {
 			return 0, 0, false // there is enough to do until more is done
 		}
 	}
+	n = max(n, min(turns(f.done), script.Bound)) // whoever gets those turns had better come here
 	return free, n, n > 0 || due || len(f.done) > 0 // else the next free slot kicks
 }
 
@@ -371,6 +372,17 @@ func locked(all []*Delivery) bool {
 	return slices.ContainsFunc(all, func(d *Delivery) bool { return d.Lock != "" })
 }
 
+// turns counts the requests with a lock, whose turn goes to the next in line when they
+// are acknowledged.
+func turns(all []*Delivery) (n int) {
+	for _, d := range all {
+		if d.Lock != "" {
+			n++
+		}
+	}
+	return n
+}
+
 // startAhead starts what was claimed ahead in so many free slots, and returns how
 // many remain.
 func (c *consumer) startAhead(slots int) int {
@@ -386,10 +398,15 @@ func (c *consumer) startAhead(slots int) int {
 }
 
 // giveBack requeues what has not been started, in a goroutine of its own: the last
-// first, since each goes to the head of the queue.
+// first, since each goes to the head of the queue. None of it follows anything here.
 func (c *consumer) giveBack(all []*Delivery) {
 	if len(all) == 0 {
 		return
+	}
+	for _, d := range all {
+		if d.Follows && c.cfg.LineEnds != nil {
+			c.cfg.LineEnds(d.Lock)
+		}
 	}
 	c.running.Go(func() {
 		ctx, cancel := c.settling()

@@ -76,3 +76,40 @@ func TestNobodyFollowsAFailure(t *testing.T) {
 		}
 	})
 }
+
+// Even while no slot is free, an exchange claims as many as there are turns that it
+// ends: whoever gets them would else go to another process.
+func TestClaimsForTheTurnsThatEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := listq.New(redistest.Mini(t), "q", listq.Config{})
+		for _, c := range []struct {
+			locks []string
+			want  int
+		}{
+			{[]string{"", ""}, 0},
+			{[]string{"a", "", "b"}, 2},
+			{slices.Repeat([]string{"a"}, 200), 128},
+		} {
+			if got := q.Wanted(t.Context(), c.locks...); got != c.want {
+				t.Errorf("with %d to be acknowledged it claims %d, want %d", len(c.locks), got, c.want)
+			}
+		}
+	})
+}
+
+// What goes back to the queue does not follow any more.
+func TestLineEndsWithWhatGoesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := listq.New(redistest.Mini(t), "q", listq.Config{})
+		for i, lock := range []string{"a", "", "b"} {
+			push(t, q, &listq.Request{ID: fmt.Sprint(i), Lock: lock})
+		}
+		var ended []string
+		if err := q.Return(t.Context(), func(lock string) { ended = append(ended, lock) }); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"a", "b"}; !slices.Equal(ended, want) {
+			t.Errorf("lines that ended: %q, want %q", ended, want)
+		}
+	})
+}

@@ -1202,6 +1202,16 @@ var controls = []Control{
 		[]string{".:TestWorkerTellsItsOwnQueueOnce", ".:TestLineTakesTwoCommandsARequest"},
 	},
 	{
+		"follows-elsewhere", "an exchange claims for the turns that it ends", "listq/feed.go",
+		"	n = max(n, min(turns(f.done), script.Bound))", "	_ = turns(f.done)",
+		[]string{"listq:TestClaimsForTheTurnsThatEnd"},
+	},
+	{
+		"follows-from-afar", "the line ends with what goes back to the queue", "listq/feed.go",
+		"		if d.Follows && c.cfg.LineEnds != nil {", "		if false {",
+		[]string{"listq:TestLineEndsWithWhatGoesBack"},
+	},
+	{
 		"follows-nobody", "a request that comes with the end of one of its lock follows that", "listq/feed.go",
 		"			n.Follows = true", "			_ = n",
 		[]string{"listq:TestFollows"},
