@@ -139,7 +139,7 @@ func (f *feeder) plan(due bool) (free, n int, ok bool) {
 			return 0, 0, false // there is enough to do until more is done
 		}
 	}
-	n = max(n, min(turns(f.done), script.Bound)) // whoever gets those turns had better come here
+	n = max(n, min(turns(f.done), script.Bound))    // whoever gets those turns had better come here
 	return free, n, n > 0 || due || len(f.done) > 0 // else the next free slot kicks
 }
 
