@@ -373,6 +373,41 @@ func TestRevoke(t *testing.T) {
 	})
 }
 
+// A revoke whose answer was lost, and which is sent again, takes the lock from the
+// holder that it found and not from the next one.
+func TestRevokeAgain(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		proxy := redistest.Through(t, rdb)
+		l, operator := newLocker(t, rdb, lock.Config{}), newLocker(t, proxy.Client(t), lock.Config{})
+		take(t, l, "x")
+		if was, err := operator.Revoke(t.Context(), "x"); !was || err != nil { // from here on the scripts are known
+			t.Fatalf("Revoke = %v, %v", was, err)
+		}
+		take(t, l, "x")
+		revoked := make(chan struct{})
+		done := make(chan error, 1)
+		go func() {
+			done <- newLocker(t, rdb, lock.Config{}).Do(t.Context(), "x", nil, func(ctx context.Context, lk *lock.Lock) error {
+				<-revoked
+				return lk.Extend(ctx)
+			})
+		}()
+		waitFor(t, func() bool {
+			st, err := l.Inspect(t.Context(), "x")
+			return err == nil && st.Waiters == 1
+		})
+		lost := proxy.DropReply("$5\r\n60000\r\n") // the revoke's, which has the fence margin
+		if was, err := operator.Revoke(t.Context(), "x"); !was || err != nil {
+			t.Errorf("Revoke = %v, %v", was, err)
+		}
+		<-lost
+		close(revoked)
+		if err := <-done; err != nil {
+			t.Errorf("the section of the next holder = %v", err)
+		}
+	})
+}
+
 // A lock that is free after a revoke is told to the queues that had registered; one
 // that went to a waiter is not, and the registration stays.
 func TestRevokeTellsQueues(t *testing.T) {

@@ -295,7 +295,9 @@ func (l *Locker) Inspect(ctx context.Context, name string) (State, error) {
 // next extends, and until then believes that it holds the lock; what keeps its
 // writes out is the fence, which is higher for the next holder. Queues that had
 // registered for the lock are told if it is free then (see [Locker.OnFreed]). Revoke
-// reports false if nobody held the lock.
+// reports false if nobody held the lock. It takes two round trips: it looks who holds
+// the lock, and takes it from that one only, so that a command which is sent again
+// takes it from nobody else.
 //
 // A key that another program keeps under the same name is deleted if it is a
 // string, so revoke names that you know.

@@ -1,10 +1,10 @@
--- revoke: take the lock from whoever holds it, and serve the line.
+-- revoke: take the lock from a holder, and serve the line.
 -- KEYS[1] lock   KEYS[2] fence   KEYS[3] line
 -- KEYS[4] parked, if those queues are to be taken out and reported
--- ARGV[1] fence margin in ms
--- returns 0 nobody held it | 2 granted to someone in line | 1 freed
+-- ARGV[1] fence margin in ms   ARGV[2] value of the holder
+-- returns 3 that one does not hold it any more | 2 granted to someone in line | 1 freed
 --       | {queue, ...} freed, and these queues had registered
-if not redis.call('GET', KEYS[1]) then return 0 end
+if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 3 end
 local margin = tonumber(ARGV[1])
 mint(1, margin)
 redis.call('DEL', KEYS[1])

@@ -436,7 +436,7 @@ type releaseArgs struct {
 }
 
 type releaseReply struct {
-	released bool     // false: the lock was not ours; of a revoke, nobody's
+	released bool     // false: the lock was not ours; of a revoke, nobody had it
 	granted  bool     // it went to someone in line
 	queues   []string // reported
 }
@@ -492,13 +492,19 @@ func (n *single) relay(ctx context.Context, k *keys, a *relayArgs) (relayReply, 
 	return relayReply{releaseReply: r}, err
 }
 
+// revoke looks first who holds the lock: the command that takes it from that one may be
+// sent again, or come late, when the next holder has it.
 func (n *single) revoke(ctx context.Context, k *keys, margin time.Duration, report bool) (releaseReply, error) {
+	was, err := n.inspect(ctx, k)
+	if err != nil || was.value == "" {
+		return releaseReply{}, err
+	}
 	args := []any{2: "3", 3: k.lock, 4: k.fence, 5: k.line}
 	if report {
 		args[2] = "4"
 		args = append(args, k.parked)
 	}
-	v, err := n.run(ctx, n.scripts.revoke, append(args, margin.Milliseconds()))
+	v, err := n.run(ctx, n.scripts.revoke, append(args, margin.Milliseconds(), was.value))
 	if err != nil {
 		return releaseReply{}, err
 	}

@@ -495,6 +495,11 @@ var controls = []Control{
 		[]string{"lock:TestRevokeTellsQueues", ".:TestRevokeLetsTheLineGoOn"},
 	},
 	{
+		"revoke-anybody", "a revoke that is sent again takes the lock from nobody else", "lock/revoke.lua",
+		"if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 3 end", "if not redis.call('GET', KEYS[1]) then return 0 end",
+		[]string{"lock:TestRevokeAgain"},
+	},
+	{
 		"stay-behind-lapsed", "waiters leave a lapsed holder behind", "lock/lease.go",
 		"		ls.tk.slot.ended(ls.tk)\n", "",
 		[]string{"lock:TestLapsedHolderIsLeftBehind"},
