@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -50,6 +51,8 @@ type Queue struct {
 	cfg   QueueConfig
 	parts []*partition
 
+	minded atomic.Bool // by some task: see worker
+
 	mu    sync.RWMutex // guards the field below
 	tasks map[string]worker
 }
@@ -65,6 +68,7 @@ type delayed = delayq.Receipt
 
 // worker is a task, whatever its payload.
 type worker interface {
+	minds() bool // a conflict costs a request more than a delivery
 	work(ctx context.Context, p *partition, d *listq.Delivery) error
 }
 
@@ -123,6 +127,9 @@ func (q *Queue) add(name string, w worker) {
 		panic(fmt.Sprintf("sidestep: NewTask: queue %q already has a task %q", q.name, name))
 	}
 	q.tasks[name] = w
+	if w.minds() {
+		q.minded.Store(true)
+	}
 }
 
 // part returns the partition of a request: by its lock, so that the work on one

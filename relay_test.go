@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -116,14 +118,16 @@ func TestLineGoesOnAfterAFailure(t *testing.T) {
 func TestLineOfRefusedIsNotInItsOwnWay(t *testing.T) {
 	for _, c := range []struct {
 		policy sidestep.Policy
+		opts   []sidestep.TaskOption
 		passes bool
 	}{
-		{sidestep.Defer(time.Minute), true},
-		{sidestep.Defer(time.Minute).NotBefore(), false},
-		{sidestep.Fail(), false},
-		{sidestep.RetryFor(time.Minute), false},
+		{sidestep.Defer(time.Minute), nil, true},
+		{sidestep.Defer(time.Minute), []sidestep.TaskOption{sidestep.MaxDeferrals(3)}, false},
+		{sidestep.Defer(time.Minute).NotBefore(), nil, false},
+		{sidestep.Fail(), nil, false},
+		{sidestep.RetryFor(time.Minute), nil, false},
 	} {
-		t.Run(c.policy.String(), func(t *testing.T) {
+		t.Run(fmt.Sprint(c.policy, len(c.opts)), func(t *testing.T) {
 			bubble(t, func(t *testing.T, rdb *redis.Client) {
 				const n = 10
 				other := newLocker(t, rdb, lock.Config{})
@@ -137,7 +141,7 @@ func TestLineOfRefusedIsNotInItsOwnWay(t *testing.T) {
 				}}})
 				queue := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
 				ran := newRuns()
-				task := sidestep.NewTask(queue, "t", one("k"), ran.handler(), sidestep.WhenLocked(c.policy))
+				task := sidestep.NewTask(queue, "t", one("k"), ran.handler(), append(c.opts, sidestep.WhenLocked(c.policy))...)
 				for i := range n {
 					enqueue(t, task, i)
 				}
@@ -215,6 +219,167 @@ func TestLineEndsWithRun(t *testing.T) {
 				}
 				if st, err := other.Inspect(t.Context(), "k"); err != nil || st.Held {
 					t.Errorf("Inspect after Run = %+v, %v, want a free lock", st, err)
+				}
+			})
+		})
+	}
+}
+
+// A worker that retries for no time at all takes over what its own process passed on.
+func TestShortRetryIsNotInItsOwnWay(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		own := another(t, rdb)
+		own.AddHook(onCommand{before: func(redis.Cmder) error { time.Sleep(time.Millisecond); return nil }})
+		conflicts := 0
+		acq := newAcquirer(t, own, sidestep.Config{Hooks: sidestep.Hooks{
+			Conflict: func(context.Context, sidestep.ConflictEvent) { conflicts++ },
+		}})
+		queue := sidestep.NewQueue(acq, own, "q", sidestep.QueueConfig{})
+		ran := newRuns()
+		var tasks []*sidestep.Task[int]
+		for i, p := range []sidestep.Policy{sidestep.Defer(time.Minute), sidestep.RetryFor(0).Then(sidestep.Defer(time.Minute))} {
+			tasks = append(tasks, sidestep.NewTask(queue, fmt.Sprint(i), one("k"), ran.handler(), sidestep.WhenLocked(p)))
+		}
+		const n = 12
+		for i := range n {
+			enqueue(t, tasks[[]int{0, 0, 1}[i%3]], i)
+		}
+		start(t, queue)
+		for i, r := range ran.wait(t, n) {
+			if r.v != i || r.request.Deferrals > 0 {
+				t.Errorf("run %d: request %d, deferrals %d, after %v", i, r.v, r.request.Deferrals, r.at)
+			}
+		}
+		if conflicts > 0 {
+			t.Errorf("%d conflicts, and nobody else took the lock", conflicts)
+		}
+	})
+}
+
+// What a process claimed ahead and gave back goes to another one, which is not refused
+// by the lock that the first one kept for it: the request could die of that.
+func TestLineOfSeveralProcessesRefusesNobody(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		var mu sync.Mutex
+		var conflicts []string
+		hooks := sidestep.Config{Hooks: sidestep.Hooks{
+			Conflict: func(_ context.Context, e sidestep.ConflictEvent) {
+				mu.Lock()
+				defer mu.Unlock()
+				conflicts = append(conflicts, e.Request.ID+" by "+e.Owner)
+			},
+		}}
+		key := func(v int) string {
+			if v >= 1000 {
+				return "k"
+			}
+			return ""
+		}
+		stuck, goOn := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		passed := false
+		ran := newRuns()
+		process := func(name string, workers int, a bool) (*sidestep.Queue, *sidestep.Task[int], *sidestep.Task[int]) {
+			l := newLocker(t, another(t, rdb), lock.Config{Owner: name})
+			q := sidestep.NewQueue(sidestep.New(l, hooks), another(t, rdb), "q", sidestep.QueueConfig{Workers: workers})
+			h := func(ctx context.Context, lk *lock.Lock, v int) error {
+				if v >= 1000 {
+					ran.add(ctx, lk, v)
+					if v == 1001 {
+						passed = true
+					}
+					return nil
+				}
+				if a && passed {
+					once.Do(func() { close(stuck) })
+					<-goOn
+				}
+				return nil
+			}
+			return q, sidestep.NewTask(q, "defers", key, h), sidestep.NewTask(q, "fails", key, h, sidestep.WhenLocked(sidestep.Fail()), sidestep.MaxAttempts(1))
+		}
+		a, defers, fails := process("A", 1, true)
+		b, _, _ := process("B", 4, false)
+		enqueue(t, defers, 1000)
+		enqueue(t, defers, 1001)
+		enqueue(t, fails, 1002, sidestep.WithID("last"))
+		for i := range 600 {
+			enqueue(t, defers, i)
+		}
+		start(t, a)
+		<-stuck
+		start(t, b)
+		time.Sleep(10 * time.Second)
+		close(goOn)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if got := ran.values(); len(got) != 3 || len(conflicts) > 0 {
+			s, ok := peek(t, rdb, "q", "last")
+			t.Errorf("ran %v; conflicts %q; state of the last: %+v %v", got, conflicts, s, ok)
+		}
+	})
+}
+
+// The same when the first process stops, and acknowledges without claiming.
+func TestLineOfAProcessThatStopsRefusesNobody(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		last []sidestep.TaskOption
+		dfr  bool
+	}{
+		{"fail", []sidestep.TaskOption{sidestep.WhenLocked(sidestep.Fail()), sidestep.MaxAttempts(1)}, false},
+		{"max deferrals", []sidestep.TaskOption{sidestep.MaxDeferrals(1)}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				var mu sync.Mutex
+				var conflicts []string
+				hooks := sidestep.Config{Hooks: sidestep.Hooks{
+					Conflict: func(_ context.Context, e sidestep.ConflictEvent) {
+						mu.Lock()
+						defer mu.Unlock()
+						if e.Owner == "somebody" { // of the direct calls
+							return
+						}
+						conflicts = append(conflicts, fmt.Sprint(e.Request.ID, " by ", e.Owner))
+					},
+				}}
+				ran := newRuns()
+				inside := make(chan struct{})
+				process := func(name string, slow time.Duration) (*sidestep.Queue, *sidestep.Task[int], *sidestep.Task[int]) {
+					own := another(t, rdb)
+					own.AddHook(onCommand{after: func(redis.Cmder) { time.Sleep(slow) }})
+					l := newLocker(t, own, lock.Config{Owner: name})
+					q := sidestep.NewQueue(sidestep.New(l, hooks), own, "q", sidestep.QueueConfig{Workers: 1})
+					h := func(ctx context.Context, lk *lock.Lock, v int) error {
+						ran.add(ctx, lk, v)
+						if v == 1 {
+							close(inside)
+							time.Sleep(100 * time.Millisecond)
+						}
+						return nil
+					}
+					return q, sidestep.NewTask(q, "defers", one("k"), h), sidestep.NewTask(q, "last", one("k"), h, c.last...)
+				}
+				a, defers, last := process("A", 4*time.Millisecond) // the answers take as long to come
+				b, _, _ := process("B", 0)
+				lk := hold(t, rdb, "k")
+				deferred(t, defers, 0, sidestep.Defer(time.Minute))
+				deferred(t, defers, 1, sidestep.Defer(time.Minute))
+				deferred(t, last, 2, sidestep.Defer(time.Minute), sidestep.WithID("last"))
+				release(t, lk)
+				stop := start(t, a)
+				<-inside
+				start(t, b)
+				go stop()
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				mu.Lock()
+				defer mu.Unlock()
+				if got := ran.values(); len(got) != 3 || len(conflicts) > 0 {
+					s, ok := peek(t, rdb, "q", "last")
+					t.Errorf("ran %v; conflicts %q; state of the last: %+v %v", got, conflicts, s, ok)
 				}
 			})
 		})

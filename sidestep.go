@@ -120,14 +120,12 @@ type section struct {
 	fn      func(ctx context.Context, lk *lock.Lock) error
 	request *Request // nil: none
 	queue   string   // the queue that will promote by itself, "" for none
-	follows bool     // that queue has the lock's turn from one request to the next
+	passes  bool     // the queue brings the next request: the lock may be passed on to it
 }
 
-// relay says whether a section of a worker passes its lock on. The request that
-// comes next may be given to another process, which then meets the lock: if it would
-// be parked, that costs a delivery; if not, an attempt, or its place in line.
+// relay says whether a worker's section passes its lock on.
 func (s *section) relay() lock.Option {
-	if s.follows && s.plan.parks {
+	if s.passes {
 		return lock.Relay(s.queue)
 	}
 	return lock.LastOfRelay(s.queue)
@@ -172,15 +170,14 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 	switch {
 	case s.key == "":
 		err = enter(ctx, nil)
-	case s.plan.backoff != nil:
-		if s.queue != "" {
-			a.locker.EndRelay(s.key, s.queue)
-		}
-		err = a.locker.Do(ctx, s.key, s.plan.backoff, enter)
-	case s.queue == "":
+	case s.queue == "" && s.plan.backoff == nil:
 		err = a.locker.TryDo(ctx, s.key, enter)
-	default:
+	case s.queue == "":
+		err = a.locker.Do(ctx, s.key, s.plan.backoff, enter)
+	case s.plan.backoff == nil:
 		err = a.locker.TryDo(ctx, s.key, enter, s.relay())
+	default:
+		err = a.locker.Do(ctx, s.key, s.plan.backoff, enter, s.relay())
 	}
 	returned = true
 	if err != nil && !out.entered {

@@ -381,7 +381,8 @@ func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) err
 	pl := t.cfg.policy.plan()
 	a := t.queue.acq
 	out, err := a.run(own, section{
-		key: d.Lock, plan: pl, request: info, queue: p.list.Key(), follows: d.Follows,
+		key: d.Lock, plan: pl, request: info, queue: p.list.Key(),
+		passes: d.Follows && !t.queue.minded.Load(),
 		fn: func(ctx context.Context, lk *lock.Lock) error {
 			ctx = context.WithValue(ctx, requestKey{}, info)
 			if t.cfg.timeout > 0 {
@@ -407,6 +408,11 @@ func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) err
 	}
 	return t.failed(ctx, d, err)
 }
+
+// minds tells whether a conflict costs a request more than a delivery: an attempt, its
+// place in line, or one of the deferrals that it has. Then no worker passes a lock on,
+// since the queue may give the next request to another process, which meets the lock.
+func (t *Task[T]) minds() bool { return !t.cfg.policy.plan().parks || t.cfg.maxDeferrals > 0 }
 
 // failed settles a delivery whose handler failed.
 func (t *Task[T]) failed(ctx context.Context, d *listq.Delivery, err error) error {

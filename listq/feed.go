@@ -90,8 +90,8 @@ func (f *feeder) reason(ctx context.Context) (due, ok bool) {
 		f.mu.Unlock()
 		due = true
 	case <-f.impatience.C:
+		f.mu.Lock() // before, so that what the other lane adds now is not overlooked
 		back, wait := f.ahead.impatient()
-		f.mu.Lock()
 		f.pace.paused = f.pace.paused || len(back) > 0
 		if f.impatient = wait > 0; f.impatient {
 			f.impatience.Reset(wait)
@@ -132,6 +132,13 @@ func (f *feeder) plan(due bool) (free, n int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	free = f.startAhead(f.place.take(script.Bound, !due))
+	for free == 0 && !due { // until it stands in line for the next slot
+		got := f.place.take(script.Bound, true)
+		if got == 0 {
+			break
+		}
+		free = f.startAhead(got)
+	}
 	n = free
 	if f.more.Load() {
 		n = min(free+f.wanted(0), script.Bound)
@@ -139,7 +146,11 @@ func (f *feeder) plan(due bool) (free, n int, ok bool) {
 			return 0, 0, false // there is enough to do until more is done
 		}
 	}
-	n = max(n, min(turns(f.done), script.Bound))    // whoever gets those turns had better come here
+	if f.failures[lane0] > 0 {
+		n = max(n, 1) // for what the lost answer held
+	}
+	n = max(n, min(turns(f.done), script.Bound)) // whoever gets those turns had better come here
+
 	return free, n, n > 0 || due || len(f.done) > 0 // else the next free slot kicks
 }
 
@@ -242,6 +253,9 @@ func (f *feeder) exchange(ctx context.Context, lane, free, n int) (x exchange, e
 	f.pace.claimed(time.Since(began))
 	f.pace.paused = suspect(x.Items[min(free, len(x.Items)):]) || f.pace.paused && free == 0
 	f.more.Store(x.More)
+	if len(f.done) > 0 {
+		signal(f.kick)
+	}
 	if x.More {
 		signal(f.kick)
 		if f.wanted(len(x.Items)-free) >= script.Bound/2 {

@@ -155,7 +155,10 @@ func (l *Locker) Do(ctx context.Context, name string, b Backoff, fn func(ctx con
 	if fn == nil {
 		return invalid("fn is nil")
 	}
-	lk, err := l.acquire(ctx, name, b, false, opts)
+	lk, err := l.passedOn(ctx, name, opts), error(nil)
+	if lk == nil {
+		lk, err = l.acquire(ctx, name, b, false, opts)
+	}
 	if err != nil {
 		return err
 	}

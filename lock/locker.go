@@ -120,7 +120,7 @@ func (l *Locker) Close() error {
 			m.close()
 		}
 		for _, b := range l.batons {
-			b.unwant()
+			b.refuse()
 		}
 		l.dog.poke()
 		l.workers.end(len(l.workers.idle))
@@ -168,14 +168,17 @@ func (l *Locker) giveBack(ls *lease) {
 // undo releases a value, and leaves the line. If that frees the lock, the delay
 // queues that have registered are told, or, if nobody here can, stay registered
 // for the next release to report.
-func (l *Locker) undo(k keys, value, entry string) {
+func (l *Locker) undo(k keys, value, entry string) { l.report(&k, l.undone(k, value, entry)) }
+
+// undone is undo, but returns the queues instead of telling them.
+func (l *Locker) undone(k keys, value, entry string) (queues []string) {
 	var r releaseReply
 	l.insist(&k, func() (err error) {
 		a := releaseArgs{value: value, entry: entry, margin: l.cfg.FenceMargin, report: len(l.listeners()) > 0}
 		r, err = l.node.release(context.Background(), &k, &a)
 		return err
 	})
-	l.report(&k, r.queues)
+	return r.queues
 }
 
 // report tells those who listen of queues whose lock was freed.
@@ -192,7 +195,8 @@ func (l *Locker) report(k *keys, queues []string) {
 // freed a lock with which delay queues were registered, as [Lock.Reported] has
 // it for a Release: a [Locker.Revoke], or what gives back a lock that went to a
 // waiter who had just given up.
-// Until there is such a function, the registrations stay for the next release.
+// Until there is such a function, the registrations stay for the next release, but for
+// those that the end of a [Relay] takes out.
 //
 // fn gets the lock's name. It runs on a goroutine of the Locker, which Close
 // waits for; several may run at once. Further functions are called as well. A

@@ -25,8 +25,8 @@ import (
 // [Locker.OnFreed] tells, not [Lock.Reported].
 //
 // queue is the name by which the queue registers ([Locker.Look]); an empty one is an
-// error that matches [ErrInvalid]. Calls other than TryDo, and a quorum, ignore the
-// option.
+// error that matches [ErrInvalid]. [Locker.Do] takes either option for LastOfRelay;
+// other calls, and a quorum, ignore them.
 func Relay(queue string) Option { return relayOption{queue: queue, passes: true} }
 
 // LastOfRelay is [Relay] for a section that takes a lock that was passed on to it, but
@@ -149,6 +149,12 @@ func (b *baton) unwant() {
 	if b.awaited {
 		return
 	}
+	b.refuse()
+}
+
+// refuse gives the lock back whether a section has come for it or not. Call with mu
+// held.
+func (b *baton) refuse() {
 	b.unwanted = true
 	if b.state == kept {
 		b.drop()
@@ -164,13 +170,15 @@ func (b *baton) drop() {
 		b.timer.Stop()
 	}
 	l.spawn(func() {
+		var queues []string
 		if !keep {
-			l.undo(b.ls.keys, b.from.value, "")
+			queues = l.undone(b.ls.keys, b.from.value, "")
 		}
-		l.undo(b.ls.keys, b.ls.value, "")
+		queues = append(queues, l.undone(b.ls.keys, b.ls.value, "")...)
 		l.mu.Lock()
 		b.end()
 		l.unlock()
+		l.report(&b.ls.keys, queues)
 	})
 }
 
@@ -209,6 +217,22 @@ func (l *Locker) tryRelay(ctx context.Context, name string, s settings) (*Lock, 
 	return lk, nil
 }
 
+// passedOn returns the lock that was passed on to a section with these options, or nil.
+func (l *Locker) passedOn(ctx context.Context, name string, opts []Option) *Lock {
+	if len(opts) == 0 {
+		return nil
+	}
+	s, err := l.settings(name, opts)
+	if err != nil || s.relay.queue == "" {
+		return nil
+	}
+	lk := l.takeOver(ctx, relayID{name, s.owner, s.relay.queue, s.ttl})
+	if lk != nil {
+		lk.leg = nil
+	}
+	return lk
+}
+
 // takeOver returns nil if no lock was passed on.
 func (l *Locker) takeOver(ctx context.Context, id relayID) *Lock {
 	began := time.Now()
@@ -220,7 +244,11 @@ func (l *Locker) takeOver(ctx context.Context, id relayID) *Lock {
 	}
 	b.awaited = true
 	b.await(ctx)
-	if b.state != kept || ctx.Err() != nil || l.closed || past(b.ls.deadline) {
+	if b.state == kept && past(b.ls.deadline) {
+		b.refuse()
+		b.await(ctx)
+	}
+	if b.state != kept || ctx.Err() != nil || l.closed {
 		b.awaited = false
 		b.unwant()
 		return nil

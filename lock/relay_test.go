@@ -508,3 +508,75 @@ func TestRelayedTwice(t *testing.T) {
 		waiting.Wait()
 	})
 }
+
+// The same with a lock that stays closed for a while after its lease.
+func TestRelayPastItsLeaseIsNotInItsOwnWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		slow := another(t, rdb)
+		var delay, before atomic.Int64
+		slow.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+			time.Sleep(time.Duration(before.Load()))
+			err := next(ctx, cmd)
+			time.Sleep(time.Duration(delay.Load()))
+			return err
+		}})
+		l := newLocker(t, slow, lock.Config{TTL: time.Second, LapseDelay: 10 * time.Second})
+		relayed(t, l, "x")
+		synctest.Wait()
+		delay.Store(int64(2 * time.Second))
+		relayed(t, l, "x") // whose answer comes late
+		time.Sleep(time.Millisecond)
+		delay.Store(0)
+		before.Store(int64(time.Millisecond))
+		relayed(t, l, "x")
+	})
+}
+
+// B8: who comes for a lock that is being given back waits for those who are told of it.
+
+// A section waits until the lock is given back, not until all who listen are told.
+func TestRelayDoesNotWaitForListeners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLocker(t, redistest.Mini(t), lock.Config{})
+		l.OnFreed(func(string, []string) { time.Sleep(2 * time.Second) }) // a queue's Redis that does not answer
+		if err := l.TryDo(t.Context(), "x", func(context.Context, *lock.Lock) error {
+			_, _, err := l.Look(t.Context(), "x", "q")
+			return err
+		}, lock.Relay("q")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		l.EndRelay("x", "q")
+		began := time.Now()
+		relayed(t, l, "x")
+		if d := time.Since(began); d > 100*time.Millisecond {
+			t.Errorf("it took %v to take a free lock", d)
+		}
+	})
+}
+
+// B9: without OnFreed the registrations stay for the next release.
+
+// Do takes over what was passed on, and passes nothing on itself.
+func TestDoEndsARelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		own := another(t, rdb)
+		l, other := newLocker(t, own, lock.Config{}), newLocker(t, rdb, lock.Config{})
+		release(t, take(t, l, "x")) // the scripts are known
+		relayed(t, l, "x")
+		synctest.Wait()
+		count := redistest.Count(own)
+		if err := l.Do(t.Context(), "x", nil, nothing, lock.Relay("q")); err != nil {
+			t.Fatal(err)
+		}
+		if got := count.Commands(); got != 1 {
+			t.Errorf("%d commands %v, want the release", got, count.Names())
+		}
+		wantHeld(t, other, "x", false)
+		if err := l.Do(t.Context(), "x", nil, nothing, lock.Relay("")); !errors.Is(err, lock.ErrInvalid) {
+			t.Errorf("Do without a queue = %v, want ErrInvalid", err)
+		}
+	})
+}

@@ -1138,17 +1138,17 @@ var controls = []Control{
 	},
 	{
 		"relay-lost-next", "both tokens of a command without an answer are given back", "lock/relay.go",
-		"		l.undo(b.ls.keys, b.ls.value, \"\")\n", "",
+		"		queues = append(queues, l.undone(b.ls.keys, b.ls.value, \"\")...)\n", "",
 		[]string{"lock:TestRelayLosesNothing", "lock:TestRelayEnds"},
 	},
 	{
-		"relay-past-its-lease", "a lock whose lease is over is not entered", "lock/relay.go",
-		" || past(b.ls.deadline) {", " {",
-		[]string{"lock:TestRelayPastItsLease"},
+		"relay-past-its-lease", "a lock whose lease is over is not entered, but given back first", "lock/relay.go",
+		"	if b.state == kept && past(b.ls.deadline) {", "	if false {",
+		[]string{"lock:TestRelayPastItsLease", "lock:TestRelayPastItsLeaseIsNotInItsOwnWay"},
 	},
 	{
 		"relay-outlives-close", "a Locker that closes releases what was passed on", "lock/locker.go",
-		"			b.unwant()\n", "			_ = b\n",
+		"			b.refuse()\n", "			_ = b\n",
 		[]string{"lock:TestRelayGivenUp"},
 	},
 	{
@@ -1168,23 +1168,18 @@ var controls = []Control{
 	},
 	{
 		"relay-without-a-last", "the last section of a relay releases its lock", "lock/relay.go",
-		"		lk.leg = nil\n", "		_ = lk\n",
+		"	case !s.relay.passes:\n		lk.leg = nil\n", "	case !s.relay.passes:\n		_ = lk\n",
 		[]string{"lock:TestLastOfRelay"},
 	},
 	{
-		"line-of-refused", "a worker that would not park the next request does not pass its lock on", "sidestep.go",
-		"if s.follows && s.plan.parks {", "if s.follows {",
-		[]string{".:TestLineOfRefusedIsNotInItsOwnWay"},
+		"line-of-refused", "nothing is passed on in a queue of which a task would not park the next request", "task.go",
+		"passes: d.Follows && !t.queue.minded.Load(),", "passes: d.Follows,",
+		[]string{".:TestLineOfRefusedIsNotInItsOwnWay", ".:TestLineOfAProcessThatStopsRefusesNobody"},
 	},
 	{
-		"line-before-a-retry", "a worker that waits for its lock ends the relay before", "sidestep.go",
-		"			a.locker.EndRelay(s.key, s.queue)\n", "			_ = s.queue\n",
-		[]string{".:TestLineOfSeveralPolicies"},
-	},
-	{
-		"line-refuses-others", "a request of another policy takes over what was passed on", "sidestep.go",
-		"	case s.queue == \"\":\n", "	case !s.follows || !s.plan.parks:\n",
-		[]string{".:TestLineOfSeveralPolicies"},
+		"line-before-a-retry", "a worker that waits for its lock takes over what was passed on", "lock/acquire.go",
+		"l.passedOn(ctx, name, opts), error(nil)", "(*Lock)(nil), error(nil)",
+		[]string{"lock:TestDoEndsARelay", ".:TestShortRetryIsNotInItsOwnWay"},
 	},
 	{
 		"relay-outlives-run", "a queue that stops waits until what it passed on is released", "queue.go",
@@ -1197,13 +1192,43 @@ var controls = []Control{
 		[]string{"lock:TestEndRelays"},
 	},
 	{
+		"relay-drop-silent", "who listens is told of what the end of a relay frees", "lock/relay.go",
+		"		l.unlock()\n		l.report(&b.ls.keys, queues)\n", "		l.unlock()\n",
+		[]string{"lock:TestRelayTellsQueues"},
+	},
+	{
+		"relay-closed-while-awaited", "Close releases what a section waits for", "lock/locker.go",
+		"			b.refuse()\n", "			b.unwant()\n",
+		[]string{"lock:TestCloseReleasesWhatIsAwaited"},
+	},
+	{
+		"lost-answer-no-slot", "what a lost answer held is asked for although no slot is free", "listq/feed.go",
+		"	if f.failures[lane0] > 0 {\n		n = max(n, 1) // for what the lost answer held\n	}\n", "",
+		[]string{"listq:TestLostAnswerAndThenNoFreeSlot"},
+	},
+	{
+		"slot-not-in-line", "a feeder without a free slot stands in line for one", "listq/feed.go",
+		"	for free == 0 && !due { // until", "	for false { // until",
+		[]string{"listq:TestStandsInLineForASlot"},
+	},
+	{
+		"ahead-unwatched", "what the second lane adds is watched", "listq/feed.go",
+		"		f.mu.Lock() // before, so that what the other lane adds now is not overlooked\n		back, wait := f.ahead.impatient()\n", "		back, wait := f.ahead.impatient()\n		f.mu.Lock()\n",
+		[]string{"listq:TestWhatIsAddedIsWatched"},
+	},
+	{
+		"rest-of-the-finished", "the rest of many finished follows at once", "listq/feed.go",
+		"	if len(f.done) > 0 {\n		signal(f.kick)\n	}\n", "",
+		[]string{"listq:TestRestOfTheFinished"},
+	},
+	{
 		"line-never-ends", "a worker that nobody follows ends the relay at once", "queue.go",
 		"				LineEnds:     func(key string) { q.acq.locker.EndRelay(key, p.list.Key()) },\n", "",
 		[]string{".:TestLineTakesTwoCommandsARequest"},
 	},
 	{
 		"line-releases", "a worker that follows another takes over its lock", "task.go",
-		"follows: d.Follows,", "follows: false,",
+		"passes: d.Follows &&", "passes: false &&",
 		[]string{".:TestWorkerTellsItsOwnQueueOnce", ".:TestLineTakesTwoCommandsARequest"},
 	},
 	{
