@@ -33,7 +33,9 @@ type QueueConfig struct {
 	Headers func(ctx context.Context) map[string]string
 	// Partitions spreads the queue over so many parts, by lock (or, for requests
 	// without one, by ID), each on its own slot of a Cluster. Order and gate hold
-	// per lock all the same. To change it, let the queue run empty first.
+	// per lock all the same. To change it, let the queue run empty first. An ID is
+	// unique within a partition: sent with another lock it may be accepted again, and
+	// Cancel, Get, Reschedule and Revive then act on one of the two.
 	// Defaults to 1; at most 256.
 	Partitions int
 	// Storage configures the queue in Redis: leases, caps, the safety poll. Its
@@ -255,7 +257,8 @@ func (q *Queue) announce(ctx context.Context, p *partition, key string) {
 
 // Cancel drops a request, wherever it is, and tells whether it was there. A
 // handler that runs it is not awaited: its context ends, with the cause
-// [ErrStale], when the lease is next renewed.
+// [ErrStale], when the lease is next renewed. It returns false, too, if the command was
+// executed, its answer lost, and it was sent again.
 func (q *Queue) Cancel(ctx context.Context, id string) (bool, error) {
 	for _, p := range q.parts {
 		if ok, err := p.delay.Cancel(ctx, id); ok || err != nil {

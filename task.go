@@ -56,7 +56,7 @@ func RequestFrom(ctx context.Context) *Request {
 }
 
 // Outcome is what a [Task.Do] came to. Deferred is an outcome and no error: the
-// request was accepted and will run.
+// request was accepted and will run, unless the receipt says that it is a duplicate.
 type Outcome struct {
 	// Deferred is the receipt if the request was stored, or nil if it ran.
 	Deferred *Receipt
@@ -70,13 +70,15 @@ type Outcome struct {
 type Receipt struct {
 	// ID names the request, for [Queue.Cancel] and its like.
 	ID string
-	// Queue and Task are the names of both; Key is the lock, "" for none.
+	// Queue and Task are the names of both; Key is the lock, "" for none. From
+	// [Queue.Reschedule] and [Queue.Promote], Task and Key are empty.
 	Queue, Task, Key string
 	// Due is when the request runs at the latest, if its lock is then free and a
 	// worker too, by the server's clock. Zero for the normal path: at once.
 	Due time.Time
 	// Duplicate tells that a request of this ID was accepted before and left as
-	// it is ([WithID]).
+	// it is ([WithID]). If that was cancelled, is dead or has finished a short while
+	// ago, nothing will run. Task, Key and Due are this call's, not that request's.
 	Duplicate bool
 }
 
@@ -214,8 +216,10 @@ type callConfig struct {
 	headers map[string]string
 }
 
-// WithID names the request, so that it is accepted once however often it is sent:
-// 1 to 255 bytes without control characters. Defaults to a [listq.NewID].
+// WithID names the request, so that it is stored once however often it is sent: until
+// it is finished, and for at least [listq.Config.Resend] after it was accepted. With
+// [QueueConfig.Partitions] that holds among the requests of one partition. The ID has 1
+// to 255 bytes without control characters. Defaults to a [listq.NewID].
 func WithID(id string) CallOption { return func(c *callConfig) { c.id = id } }
 
 // WithHeaders adds headers to the request.
@@ -234,7 +238,9 @@ func WithHeaders(h map[string]string) CallOption {
 // or what kept it from running; see [Acquirer.Do].
 //
 // Deferring takes two more round trips. After an error of the network there the
-// request may have been stored: to repeat the call safely, give it an ID.
+// request may have been stored. An ID keeps it from being stored twice, but a repeated
+// Do may run it here, and the stored one runs later all the same: to repeat the call
+// safely, use [Task.Enqueue] with the ID.
 func (t *Task[T]) Do(ctx context.Context, v T, p Policy, opts ...CallOption) (Outcome, error) {
 	pl, err := planOf(p)
 	if err != nil {

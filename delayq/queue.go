@@ -217,7 +217,8 @@ func (q *Queue) Probe(ctx context.Context, looker Looker, lock string) error {
 
 // Cancel drops a request, wherever it is, and tells whether it was there. A
 // handler that runs it learns so when its lease is next renewed, or settled:
-// [listq.ErrStale].
+// [listq.ErrStale]. It returns false, too, if the command was executed, its answer
+// lost, and it was sent again.
 func (q *Queue) Cancel(ctx context.Context, id string) (bool, error) {
 	if err := listq.CheckID(id); err != nil {
 		return false, fmt.Errorf("delayq: cancel: %w", err)
