@@ -6,8 +6,10 @@ import (
 )
 
 // Hooks are told what happens, for metrics and traces. They are called from the
-// goroutine in which it happens and must not block. Nil ones are not called.
-// Events may grow fields.
+// goroutine in which it happens and must neither block nor panic: in a worker, a panic
+// in Ran or Conflict counts as the handler's failure; one in a goroutine of the queue's
+// own, as Dead may be called from, ends the process. Nil ones are not called. Events may
+// grow fields.
 type Hooks struct {
 	// Conflict is called when a call met a held lock and its policy gave up
 	// waiting: before it fails or defers.
@@ -15,7 +17,7 @@ type Hooks struct {
 	// Deferred is called when a request was stored because its lock was held.
 	Deferred func(ctx context.Context, e DeferredEvent)
 	// Ran is called when a section or a handler has returned and its lock is
-	// released.
+	// released or passed on to the line's next request (a relay: [lock.Relay]).
 	Ran func(ctx context.Context, e RanEvent)
 	// Dead is called by the process whose command made a request dead.
 	Dead func(ctx context.Context, e DeadEvent)
@@ -41,7 +43,7 @@ type RanEvent struct {
 	Key     string        // the lock, "" for none
 	Fence   int64         // of the lock, 0 for none
 	Wait    time.Duration // from the call to the start
-	Took    time.Duration // from the start to the release
+	Took    time.Duration // from the start to the release, or to passing the lock on
 	Err     error         // what it came to; a recovered panic is an error here
 	Request *Request      // nil for [Acquirer.Do]
 }
@@ -49,5 +51,8 @@ type RanEvent struct {
 // DeadEvent tells of a request that will not run unless it is revived.
 type DeadEvent struct {
 	Queue, ID string
-	Reason    string
+	// Reason is "attempts: " and the last error, "deferrals", "max wait", "crash loop"
+	// ([listq.Config.MaxDeliveries]), "unknown task " and its name in quotes, or
+	// "undecodable payload: " and why; "undecodable: " if all of it cannot be read.
+	Reason string
 }

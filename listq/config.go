@@ -28,7 +28,8 @@ type Config struct {
 	MaxDead int
 	// MaxDeliveries is how many claims of a request may end with their leases, and
 	// not with a failure or a conflict, before the request is dead: the cap on
-	// requests that kill their workers. Defaults to 20; negative: no limit.
+	// requests that kill their workers. One more for a request that a direct call
+	// deferred: its deferral was no claim. Defaults to 20; negative: no limit.
 	MaxDeliveries int
 	// MaxPayload is the largest payload accepted, in bytes. Defaults to 1 MiB;
 	// negative: no limit but Redis's own.
@@ -74,8 +75,9 @@ type Wait struct {
 	Timeout time.Duration
 }
 
-// Hooks are called from the goroutine in which the thing happens. They must not
-// block. Nil ones are not called.
+// Hooks are called from the goroutine in which the thing happens. They must neither
+// block nor panic: a panic in a goroutine of the queue's own ends the process. Nil ones
+// are not called.
 type Hooks struct {
 	// Dead is called by the process whose command moved a request to the dead.
 	Dead func(ctx context.Context, e DeadEvent)

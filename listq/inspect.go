@@ -44,7 +44,8 @@ type Info struct {
 	// Accepted is when it was pushed, scheduled or parked, or revived since, by
 	// the server's clock.
 	Accepted time.Time
-	// Note is the last error of its handler, or why it is dead. May be empty.
+	// Note is why it is dead, or else the note of its last Nack or Delay: its handler's
+	// error, or what kept it from running. May be empty.
 	Note string
 }
 
