@@ -128,7 +128,7 @@ func Backoff(b retry.Backoff) TaskOption {
 }
 
 // MaxAttempts is how often a request may fail before it is dead. Defaults to 25;
-// 0: no limit. It panics if n is negative.
+// 0: no limit, unlike in [listq.ConsumeConfig]. It panics if n is negative.
 func MaxAttempts(n int) TaskOption {
 	notNegative("MaxAttempts", n)
 	return func(c *taskConfig) { c.maxAttempts = n }
@@ -142,9 +142,10 @@ func MaxDeferrals(n int) TaskOption {
 	return func(c *taskConfig) { c.maxDeferrals = n }
 }
 
-// MaxWait is how long a request may stand in line for its lock before it is dead,
-// counted from when it was accepted. Defaults to 0: for ever. It panics if d is
-// negative.
+// MaxWait is the age, counted from when it was accepted, at which a request is dead
+// instead of standing in line for its lock. It is looked at while the request stands in
+// line, and a scheduled delay and backoffs count, too: give it more than the delay of
+// [Task.EnqueueIn]. Defaults to 0: none. It panics if d is negative.
 func MaxWait(d time.Duration) TaskOption {
 	notNegative("MaxWait", d)
 	return func(c *taskConfig) { c.maxWait = d }
@@ -174,10 +175,10 @@ func notNegative[T ~int | ~int64](name string, v T) {
 // every process; key returns the lock that a payload needs, "" for none; handler
 // does the work, with the lock held (lk is nil if it needs none).
 //
-// The handler's contract: nil means done. An error, or a panic in a worker, means
-// run again after the backoff. Its context ends when the lock or the request is
-// lost. It must expect to run more than once: compare lk.Fence or the request's
-// ID where that matters.
+// The handler's contract: nil means done. In a worker, an error or a panic means run
+// again after the backoff; from [Task.Do] an error is returned, and nothing is tried
+// again. Its context ends when the lock or the request is lost. It must expect to run
+// more than once: compare lk.Fence or the request's ID where that matters.
 //
 // It panics if queue, key or handler is nil, name is empty, or the queue has a
 // task of that name.
@@ -235,7 +236,8 @@ func WithHeaders(h map[string]string) CallOption {
 // Do runs the handler on v here and now, under its lock, or follows the policy
 // if the lock is held: it fails with [ErrLocked], waits, or stores the request
 // and returns its receipt in [Outcome.Deferred]. It returns the handler's error,
-// or what kept it from running; see [Acquirer.Do].
+// or what kept it from running; see [Acquirer.Do]. [Outcome.Fence] tells whether a
+// handler that needs a lock ran.
 //
 // Deferring takes two more round trips. After an error of the network there the
 // request may have been stored. An ID keeps it from being stored twice, but a repeated

@@ -30,8 +30,9 @@ type Request struct {
 	Payload []byte
 	// Headers are passed on as they are, such as a trace context. May be nil.
 	Headers map[string]string
-	// MaxWait is how long the request may stand in line for its lock before it is
-	// dead. 0: for ever.
+	// MaxWait is the age, counted from when it was accepted, at which the request is
+	// dead instead of standing in line for its lock. It is looked at while the request
+	// stands in line, and a scheduled delay and backoffs count, too. 0: none.
 	MaxWait time.Duration
 }
 
