@@ -26,7 +26,8 @@ type QueueConfig struct {
 	// place to continue a trace. Defaults to none.
 	Context func(ctx context.Context, headers map[string]string) context.Context
 	// DrainTimeout is how long Run lets running handlers finish after its context
-	// ended, before it ends theirs. Defaults to 10 s; negative: none.
+	// ended, before it ends theirs. Defaults to 10 s; negative: no time, they are ended
+	// at once.
 	DrainTimeout time.Duration
 	// Headers returns headers for a request, given its caller's context: the place
 	// to store a trace. Defaults to none.
@@ -35,13 +36,15 @@ type QueueConfig struct {
 	// without one, by ID), each on its own slot of a Cluster. Order and gate hold
 	// per lock all the same. To change it, let the queue run empty first. An ID is
 	// unique within a partition: sent with another lock it may be accepted again, and
-	// Cancel, Get, Reschedule and Revive then act on one of the two.
+	// Cancel, Get, Reschedule and Revive then act on one of the two. Each call of Run
+	// polls each partition, and has a blocking connection for each.
 	// Defaults to 1; at most 256.
 	Partitions int
 	// Storage configures the queue in Redis: leases, caps, the safety poll. Its
 	// Logger and Hooks.Dead default to those of the Acquirer.
 	Storage listq.Config
-	// Workers is how many handlers run at once in one process. Defaults to 10.
+	// Workers is how many handlers run at once in one call of Run, which may be called
+	// several times, also on one Queue. Defaults to 10.
 	Workers int
 }
 
@@ -75,9 +78,10 @@ type worker interface {
 }
 
 // NewQueue returns the queue of that name on rdb, whose tasks take their locks
-// from acq. rdb may be another Redis than that of the locks. It sends nothing. It
-// panics if acq or rdb is nil, or name or a value of cfg is out of range; see
-// [listq.New].
+// from acq. rdb may be another Redis than that of the locks. It sends nothing. Make one
+// Queue of a name in a process: a second one does not know the tasks of the first, and
+// its workers bury the requests of those. It panics if acq or rdb is nil, or name or a
+// value of cfg is out of range; see [listq.New].
 func NewQueue(acq *Acquirer, rdb redis.UniversalClient, name string, cfg QueueConfig) *Queue {
 	if acq == nil {
 		panic("sidestep: NewQueue with a nil Acquirer")
@@ -157,8 +161,9 @@ func (q *Queue) part(r *listq.Request) *partition {
 // reached it goes on trying.
 //
 // A worker that meets a held lock does not block: it follows the task's policy,
-// [WhenLocked]. A request whose task this process does not know is dead, with
-// that reason; [Queue.Revive] it after a deployment.
+// [WhenLocked]. A request whose task this Queue does not know is dead, with that
+// reason: in a rolling deployment old workers do that to new tasks. [Queue.Revive] it
+// afterwards.
 func (q *Queue) Run(ctx context.Context) error {
 	slots := listq.NewSlots(q.cfg.Workers)
 	var running sync.WaitGroup

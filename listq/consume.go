@@ -32,14 +32,15 @@ type ConsumeConfig struct {
 	// is dead. Defaults to 1 s, doubling up to 10 min, with full jitter.
 	Backoff retry.Backoff
 	// DrainTimeout is how long Consume lets running handlers finish after its
-	// context ended, before it ends theirs. Defaults to 10 s; negative: none.
+	// context ended, before it ends theirs. Defaults to 10 s; negative: no time, they
+	// are ended at once.
 	DrainTimeout time.Duration
 	// LineEnds is called when a request with a lock was acknowledged and nobody follows
 	// it here ([Delivery.Follows]): no other one of that lock came with the answer, or
 	// what came goes back to the queue. It must not block. Defaults to nothing.
 	LineEnds func(lock string)
-	// MaxAttempts is how often a request may fail before it is dead. Defaults to
-	// 25; negative: no limit.
+	// MaxAttempts is how often a request may fail before it is dead. 0 is the default,
+	// 25; negative: no limit. ([Delivery.Nack] takes 0 as no limit.)
 	MaxAttempts int
 	// Probe is called in a goroutine of its own when the queue does not know
 	// whether a lock with requests in line is free; its context ends with the drain

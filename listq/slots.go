@@ -8,7 +8,7 @@ import (
 // Slots are the places of a worker pool: how many handlers may run at once. One
 // pool may serve several queues, of which none is left out while another is
 // busy: slots go to those who wait for one in turn. It is safe for concurrent
-// use. Make one with [NewSlots].
+// use. Make one with [NewSlots]: the zero value has no slots.
 type Slots struct {
 	size int
 
