@@ -88,7 +88,8 @@ func (a *Acquirer) Stats() Stats {
 
 // Do runs fn while it holds the lock named key, here and now, or follows the
 // policy if the lock is held. It returns fn's error; or, if fn did not run,
-// [ErrLocked], [ErrUnavailable], or ctx's cause.
+// [ErrLocked], [ErrUnavailable], or ctx's cause. A [*LockedError] of fn's own, such as
+// from a Do inside it, looks the same: compare its Key, or note whether fn ran.
 //
 // The lock is extended for as long as fn runs. fn's context ends, with the cause
 // [ErrNotHeld], before anyone else can hold the lock; then Do's error matches
