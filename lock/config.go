@@ -23,14 +23,14 @@ type Config struct {
 	// it, until the waiter speaks up: what a waiter that died in line costs the
 	// others. It must cover some 20 round trips and the longest pause of the
 	// process, so 100ms or more is wise. At least 10ms; it is never longer than
-	// the TTL. Defaults to 1s.
+	// the TTL. At most ten years. Defaults to 1s.
 	ClaimLease time.Duration
 
 	// FenceMargin is how long the last fence of a lock is remembered beyond the
 	// time that it encodes: how far the server's clock may be set back while
 	// nobody holds the lock. It costs about 140 bytes per name for that long, or
 	// up to twice that long. Use the same everywhere: the shortest one counts.
-	// At least 1s. Defaults to 60s.
+	// At least 1s, at most ten years. Defaults to 60s.
 	FenceMargin time.Duration
 
 	// Hooks are called as locks are acquired, extended, released and lost.

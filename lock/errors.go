@@ -16,8 +16,8 @@ var (
 	// form of a *LockedError, when another holds the lock.
 	ErrLocked = errors.New("lock: held by another")
 
-	// ErrNotHeld is returned by Extend, Release, Hold, Do and TryDo when the
-	// lock was lost: its lease ran out, or another took it. It is also the
+	// ErrNotHeld is returned by Extend, Release, Hold, Do, TryDo, Adopt and Disown
+	// when the lock was lost: its lease ran out, or another took it. It is also the
 	// cause with which the context of a held section ends.
 	ErrNotHeld = errors.New("lock: not held")
 

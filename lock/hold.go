@@ -43,7 +43,9 @@ func (c *sectionContext) Err() error {
 // Hold returns fn's error. If the lock was lost before fn returned, the error
 // matches ErrNotHeld too, also if fn's was nil. That Redis did not answer to the
 // release is no error: what fn did was covered. If ctx has ended before, or the
-// lock is lost, fn is not called.
+// lock is lost, fn is not called. Nor is it in a second Hold of the lock, such as one
+// inside Do: that returns ErrNotHeld, and the lock goes on. If fn is nil the error
+// matches [ErrInvalid], and the lock stays held.
 func (lk *Lock) Hold(ctx context.Context, fn func(ctx context.Context) error) (err error) {
 	if fn == nil {
 		return invalid("fn is nil")
