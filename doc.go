@@ -1,7 +1,9 @@
 // Package sidestep runs code under a distributed lock on Redis, and lets every
 // call say what happens when the lock is taken.
 //
-//	acq := sidestep.New(lock.New(rdb, lock.Config{}), sidestep.Config{})
+//	locker := lock.New(rdb, lock.Config{})
+//	defer locker.Close()
+//	acq := sidestep.New(locker, sidestep.Config{})
 //	err := acq.Do(ctx, "invoice:7", sidestep.Fail(), func(ctx context.Context, lk *lock.Lock) error {
 //		return store.Save(ctx, invoice, lk.Fence())
 //	})
@@ -40,9 +42,10 @@
 // A section's context ends before anyone else can hold its lock, counted by the
 // local clock and needing no answer from Redis. Fencing tokens grow in the order
 // of holding. An accepted request is in exactly one place in Redis at any time,
-// and runs at least once as long as Redis keeps its data: a process that dies
-// costs a lease, not a request. Requests of one lock leave the line in the order
-// in which they joined it.
+// and runs at least once as long as Redis keeps its data, or is dead by a cap (25
+// failed attempts or 20 lost leases by default, an unknown task, an undecodable
+// payload), where it can be seen and revived. A process that dies costs a lease, not
+// a request. Requests of one lock leave the line in the order in which they joined it.
 //
 // What a lease cannot promise: code that ignores its context, or is stopped
 // between looking at it and acting, can act after its lock passed on. A resource

@@ -49,7 +49,8 @@
 //
 // # Waiting
 //
-// An idle consumer sends at most about one command a second. It waits in a blocking
+// An idle consumer sends at most about one command a second: per queue, and in package
+// sidestep per partition. It waits in a blocking
 // pop on a connection of its own. A Push to an idle queue hands the request over
 // there: leased for a poll, and in one round trip less than by a claim. Otherwise a
 // token comes that way and says that there is something to claim; what is due at a
