@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/redis/go-redis/v9"
 
@@ -33,6 +34,8 @@ var (
 	// ErrAmbiguous is returned when a command was sent and its answer never came:
 	// it may have been applied.
 	ErrAmbiguous = lock.ErrAmbiguous
+	// ErrClosed is returned when the [lock.Locker] was closed.
+	ErrClosed = lock.ErrClosed
 	// ErrStale is the cause with which a handler's context ends when its request
 	// passed to another worker or was cancelled.
 	ErrStale = listq.ErrStale
@@ -66,9 +69,18 @@ type storeError struct{ error }
 func (e storeError) Unwrap() error { return e.error }
 
 func (e storeError) Is(target error) bool {
-	var reply redis.Error
-	definite := errors.As(e.error, &reply) || errors.Is(e.error, redis.ErrClosed) || errors.Is(e.error, redis.ErrPoolTimeout)
-	return target == ErrUnavailable || target == ErrAmbiguous && !definite
+	return target == ErrUnavailable || target == ErrAmbiguous && !definite(e.error)
+}
+
+// definite tells that the command of an error was not executed.
+func definite(err error) bool {
+	if reply := redis.Error(nil); errors.As(err, &reply) {
+		return true
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return true
+	}
+	return errors.Is(err, redis.ErrClosed) || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted)
 }
 
 // stored gives an error of the packages that store requests the form that this

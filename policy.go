@@ -83,8 +83,14 @@ func (p RetryPolicy) Then(d DeferPolicy) ThenPolicy { return ThenPolicy{first: p
 // String returns the policy as it was made.
 func (p RetryPolicy) String() string { return p.text }
 
-func (p RetryPolicy) plan() plan { return plan{backoff: p.backoff, err: p.err} }
-func (p RetryPolicy) inline()    {}
+func (p RetryPolicy) plan() plan {
+	if p.backoff == nil && p.err == nil {
+		p.err = fmt.Errorf("%w: zero RetryPolicy", ErrInvalid)
+	}
+	return plan{backoff: p.backoff, err: p.err}
+}
+
+func (p RetryPolicy) inline() {}
 
 // DeferPolicy is made by [Defer].
 type DeferPolicy struct {

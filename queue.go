@@ -23,7 +23,8 @@ type QueueConfig struct {
 	// Codec encodes payloads. Defaults to [JSON].
 	Codec Codec
 	// Context returns the context for a handler, given a request's headers: the
-	// place to continue a trace. Defaults to none.
+	// place to continue a trace. The handler's context ends when ctx does, too, even
+	// if it is no child of that. Defaults to none; may return nil.
 	Context func(ctx context.Context, headers map[string]string) context.Context
 	// DrainTimeout is how long Run lets running handlers finish after its context
 	// ended, before it ends theirs. Defaults to 10 s; negative: no time, they are ended

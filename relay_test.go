@@ -39,6 +39,10 @@ func TestLineTakesTwoCommandsARequest(t *testing.T) {
 			}
 		}
 		all := d.ran.wait(t, n)
+		synctest.Wait()
+		if st, err := newLocker(t, rdb, lock.Config{}).Inspect(t.Context(), "k"); err != nil || st.Held {
+			t.Errorf("Inspect after the line = %+v, %v, want a free lock", st, err)
+		}
 		wantEmpty(t, rdb, "q")
 		for i, r := range all {
 			if r.v != i || i > 0 && r.fence <= all[i-1].fence {

@@ -88,7 +88,7 @@ func (a *Acquirer) Stats() Stats {
 
 // Do runs fn while it holds the lock named key, here and now, or follows the
 // policy if the lock is held. It returns fn's error; or, if fn did not run,
-// [ErrLocked], [ErrUnavailable], or ctx's cause. A [*LockedError] of fn's own, such as
+// [ErrLocked], [ErrUnavailable], [ErrClosed], [ErrInvalid], or ctx's cause. A [*LockedError] of fn's own, such as
 // from a Do inside it, looks the same: compare its Key, or note whether fn ran.
 //
 // The lock is extended for as long as fn runs. fn's context ends, with the cause
@@ -169,6 +169,8 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 		}
 	}()
 	switch {
+	case s.key == "" && ctx.Err() != nil:
+		err = context.Cause(ctx)
 	case s.key == "":
 		err = enter(ctx, nil)
 	case s.queue == "" && s.plan.backoff == nil:

@@ -200,6 +200,9 @@ func NewTask[T any](queue *Queue, name string, key func(T) string, handler func(
 		},
 	}
 	for _, o := range opts {
+		if o == nil {
+			panic(fmt.Sprintf("sidestep: NewTask: task %q has a nil option", name))
+		}
 		o(&t.cfg)
 	}
 	queue.add(name, t)
@@ -218,7 +221,7 @@ type callConfig struct {
 }
 
 // WithID names the request, so that it is stored once however often it is sent: until
-// it is finished, and for at least [listq.Config.Resend] after it was accepted. With
+// it is finished, and for at least [listq.Config.Resend] after that. With
 // [QueueConfig.Partitions] that holds among the requests of one partition. The ID has 1
 // to 255 bytes without control characters. Defaults to a [listq.NewID].
 func WithID(id string) CallOption { return func(c *callConfig) { c.id = id } }
@@ -248,7 +251,7 @@ func (t *Task[T]) Do(ctx context.Context, v T, p Policy, opts ...CallOption) (Ou
 	if err != nil {
 		return Outcome{}, t.errorf("do", err)
 	}
-	req, err := t.request(ctx, v, opts)
+	req, named, err := t.request(ctx, v, opts)
 	if err != nil {
 		return Outcome{}, t.errorf("do", err)
 	}
@@ -278,6 +281,7 @@ func (t *Task[T]) Do(ctx context.Context, v T, p Policy, opts ...CallOption) (Ou
 	if err != nil {
 		return o, t.errorf("defer", stored(ctx, err))
 	}
+	r.Duplicate = r.Duplicate && named
 	o.Deferred = &r
 	if r.Duplicate {
 		return o, nil
@@ -294,7 +298,7 @@ func (t *Task[T]) Do(ctx context.Context, v T, p Policy, opts ...CallOption) (Ou
 // error of the network the request may have been stored: to repeat the call
 // safely, give it an ID.
 func (t *Task[T]) Enqueue(ctx context.Context, v T, opts ...CallOption) (Receipt, error) {
-	req, err := t.request(ctx, v, opts)
+	req, named, err := t.request(ctx, v, opts)
 	if err != nil {
 		return Receipt{}, t.errorf("enqueue", err)
 	}
@@ -303,7 +307,7 @@ func (t *Task[T]) Enqueue(ctx context.Context, v T, opts ...CallOption) (Receipt
 		return Receipt{ID: req.ID}, t.errorf("enqueue", stored(ctx, err))
 	}
 	r := t.receipt(req)
-	r.Duplicate = added == 0
+	r.Duplicate = added == 0 && named
 	return r, nil
 }
 
@@ -320,7 +324,7 @@ func (t *Task[T]) EnqueueAt(ctx context.Context, at time.Time, v T, opts ...Call
 }
 
 func (t *Task[T]) schedule(ctx context.Context, v T, opts []CallOption, fn func(*partition, *listq.Request) (delayed, error)) (Receipt, error) {
-	req, err := t.request(ctx, v, opts)
+	req, named, err := t.request(ctx, v, opts)
 	if err != nil {
 		return Receipt{}, t.errorf("enqueue", err)
 	}
@@ -329,30 +333,39 @@ func (t *Task[T]) schedule(ctx context.Context, v T, opts []CallOption, fn func(
 		return Receipt{ID: req.ID}, t.errorf("enqueue", stored(ctx, err))
 	}
 	r := t.receipt(req)
-	r.Due, r.Duplicate = d.Due, d.Duplicate
+	r.Due, r.Duplicate = d.Due, d.Duplicate && named
 	return r, nil
 }
 
-// request makes and checks the request for v.
-func (t *Task[T]) request(ctx context.Context, v T, opts []CallOption) (*listq.Request, error) {
+// request makes and checks the request for v. named tells that its ID is the caller's:
+// one that was made here is new, whatever a command that was sent again answers.
+func (t *Task[T]) request(ctx context.Context, v T, opts []CallOption) (_ *listq.Request, named bool, err error) {
 	var c callConfig
 	if f := t.queue.cfg.Headers; f != nil {
 		c.headers = maps.Clone(f(ctx))
 	}
 	for _, o := range opts {
+		if o == nil {
+			return nil, false, fmt.Errorf("%w: nil option", ErrInvalid)
+		}
 		o(&c)
 	}
 	payload, err := t.queue.cfg.Codec.Marshal(v)
 	if err != nil {
-		return nil, fmt.Errorf("%w: encode the payload: %w", ErrInvalid, err)
+		return nil, false, fmt.Errorf("%w: encode the payload: %w", ErrInvalid, err)
 	}
-	if c.id == "" {
+	if named = c.id != ""; !named {
 		if c.id, err = listq.NewID(); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	req := &listq.Request{ID: c.id, Task: t.name, Lock: t.key(v), Payload: payload, Headers: c.headers, MaxWait: t.cfg.maxWait}
-	return req, t.queue.part(req).list.Check(req)
+	if req.Lock != "" {
+		if err := t.queue.acq.locker.CheckName(req.Lock); err != nil {
+			return nil, false, invalidError{err}
+		}
+	}
+	return req, named, t.queue.part(req).list.Check(req)
 }
 
 func (t *Task[T]) receipt(r *listq.Request) Receipt {
@@ -384,7 +397,9 @@ func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) err
 	}
 	own := ctx
 	if f := t.queue.cfg.Context; f != nil {
-		own = f(ctx, d.Headers)
+		var cancel context.CancelFunc
+		own, cancel = joined(ctx, f(ctx, d.Headers))
+		defer cancel()
 	}
 	pl := t.cfg.policy.plan()
 	a := t.queue.acq
@@ -410,11 +425,30 @@ func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) err
 		if pl.parks || pl.delays {
 			return t.queue.deferDelivery(own, ctx, p, d, t.cfg.maxDeferrals, pl, info)
 		}
-	case !out.entered && !errors.Is(err, ErrInvalid) && own.Err() == nil:
+	case !out.entered && errors.Is(err, ErrInvalid):
+		return d.Bury(ctx, err.Error())
+	case !out.entered && own.Err() == nil:
 		// Redis did not give the lock: that is no fault of the request.
+		if errors.Is(err, ErrClosed) {
+			a.cfg.Logger.WarnContext(ctx, "a worker's Locker is closed; requests that need a lock wait", "queue", t.queue.name, "id", d.ID)
+		}
 		return d.Delay(ctx, unavailablePause, err.Error())
 	}
 	return t.failed(ctx, d, err)
+}
+
+// joined returns a context with the values of own, which may be nil, that ends when own
+// or ctx does.
+func joined(ctx, own context.Context) (context.Context, context.CancelFunc) {
+	if own == nil {
+		return ctx, func() {}
+	}
+	own, cancel := context.WithCancelCause(own)
+	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	return own, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // minds tells whether a conflict costs a request more than a delivery: an attempt, its

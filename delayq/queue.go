@@ -73,11 +73,14 @@ func (q *Queue) ScheduleIn(ctx context.Context, r *listq.Request, d time.Duratio
 	return q.accept(ctx, "schedule", r, script.In(d), q.script.Schedule)
 }
 
-// ScheduleAt accepts a request that is due at t by the server's clock; one in
-// the past is due at once. Otherwise it is [Queue.ScheduleIn].
+// ScheduleAt accepts a request that is due at t by the server's clock; if that is
+// past, at once. A year after 9999 is [listq.ErrInvalid]. Otherwise it is [Queue.ScheduleIn].
 func (q *Queue) ScheduleAt(ctx context.Context, r *listq.Request, t time.Time) (Receipt, error) {
-	if t.UnixMilli() < 0 {
-		return Receipt{}, fmt.Errorf("delayq: schedule in %q: %w: time is before 1970 (%v)", q.list.Name(), listq.ErrInvalid, t)
+	switch y := t.Year(); {
+	case y < 1970:
+		t = time.UnixMilli(0)
+	case y > 9999:
+		return Receipt{}, fmt.Errorf("delayq: schedule in %q: %w: time is after the year 9999", q.list.Name(), listq.ErrInvalid)
 	}
 	t = t.Add(time.Millisecond - time.Nanosecond) // the score is in whole milliseconds, and early is worse than late
 	return q.accept(ctx, "schedule", r, script.At(t), q.script.Schedule)

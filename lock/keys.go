@@ -52,6 +52,15 @@ func hasTag(key string) bool {
 	return strings.IndexByte(key[i+1:], '}') > 0
 }
 
+// CheckName returns an error that matches [ErrInvalid] unless a lock of this Locker can
+// have that name. It sends nothing.
+func (l *Locker) CheckName(name string) error {
+	if err := l.checkName(name); err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	return nil
+}
+
 // checkName returns an error that matches ErrInvalid for a name that cannot be
 // a lock's.
 func (l *Locker) checkName(name string) error {

@@ -19,6 +19,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -29,7 +30,8 @@ import (
 // Server is a Redis server in this process's memory. It is safe for concurrent
 // use. Make one with [New] or [Listen]; the zero value is not usable.
 type Server struct {
-	mini *miniredis.Miniredis
+	mini   *miniredis.Miniredis
+	closed atomic.Bool
 
 	mu  sync.Mutex // guards the field below
 	now time.Time  // where Advance or SetTime left the clock; zero: it runs
@@ -64,6 +66,9 @@ func (s *Server) Options() *redis.Options {
 	return &redis.Options{
 		Addr: "in-memory",
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
+			if s.closed.Load() {
+				return nil, net.ErrClosed
+			}
 			pipe, err := s.mini.Dial()
 			if err != nil {
 				return nil, err
@@ -120,4 +125,9 @@ func (s *Server) FlushAll() { s.mini.FlushAll() }
 func (s *Server) Dump() string { return s.mini.Dump() }
 
 // Close stops the server and drops its data. Further calls do nothing.
-func (s *Server) Close() { s.mini.Close() }
+func (s *Server) Close() {
+	if !s.closed.Swap(true) {
+		s.mini.Close()
+		s.mini.FlushAll()
+	}
+}

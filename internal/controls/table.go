@@ -159,11 +159,11 @@ var controls = []Control{
 	},
 	{
 		"ack-forgets", "an acknowledged request is remembered", "internal/script/prelude.lua",
-		"if k > 0 then call('SADD', gone, unpack(kept)) end", "", scripts("TestPushAfterDoneStaysDone"),
+		"if window > 0 then call('SADD', gone, unpack(done)) end", "", scripts("TestPushAfterDoneStaysDone"),
 	},
 	{
 		"cancel-forgets", "a cancelled request is remembered", "internal/script/prelude.lua",
-		"    call('SADD', gone, id)\n", "", scripts("TestPushAfterCancelStaysCancelled"),
+		"  if window > 0 then call('SADD', gone, id) end\n", "", scripts("TestPushAfterCancelStaysCancelled"),
 	},
 	{
 		"turn-early", "the memory is not turned over before the window has passed", "internal/script/claim.lua",
@@ -1212,7 +1212,7 @@ var controls = []Control{
 		[]string{"listq:TestStandsInLineForASlot"},
 	},
 	{
-		"ahead-unwatched", "what the second lane adds is watched", "listq/feed.go",
+		"added-unwatched", "what the second lane adds is watched", "listq/feed.go",
 		"		f.mu.Lock() // before, so that what the other lane adds now is not overlooked\n		back, wait := f.ahead.impatient()\n", "		back, wait := f.ahead.impatient()\n		f.mu.Lock()\n",
 		[]string{"listq:TestWhatIsAddedIsWatched"},
 	},
@@ -1220,6 +1220,31 @@ var controls = []Control{
 		"rest-of-the-finished", "the rest of many finished follows at once", "listq/feed.go",
 		"	if len(f.done) > 0 {\n		signal(f.kick)\n	}\n", "",
 		[]string{"listq:TestRestOfTheFinished"},
+	},
+	{
+		"own-repetition", "a request that got its ID in the call is no duplicate", "task.go",
+		"if named = c.id != \"\"; !named {", "if named = true; c.id == \"\" {",
+		[]string{".:TestOwnRepetitionIsNoDuplicate"},
+	},
+	{
+		"enqueue-any-lock", "what can be no lock's name is not stored", "task.go",
+		"	if req.Lock != \"\" {", "	if false {",
+		[]string{".:TestEnqueueChecksTheLock"},
+	},
+	{
+		"context-without-end", "a handler's context ends whatever QueueConfig.Context returns", "task.go",
+		"	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })", "	stop := func() {}",
+		[]string{".:TestContextKeepsItsEnd"},
+	},
+	{
+		"dial-is-ambiguous", "what could not be dialled was not executed", "errors.go",
+		"ok && op.Op == \"dial\"", "ok && op.Op == \"no dial\"",
+		[]string{".:TestFailedDialIsNotAmbiguous"},
+	},
+	{
+		"ended-and-run", "a call whose context has ended runs nothing", "sidestep.go",
+		"case s.key == \"\" && ctx.Err() != nil:", "case false:",
+		[]string{".:TestEndedContextRunsNothing"},
 	},
 	{
 		"line-never-ends", "a worker that nobody follows ends the relay at once", "queue.go",

@@ -168,11 +168,8 @@ func (w *world) mine(id, token string) int {
 }
 
 func (w *world) forget(id string) {
-	r := w.reqs[id]
 	delete(w.reqs, id)
-	if r.accepted+window.Milliseconds() > w.now {
-		w.gone[id] = true
-	}
+	w.gone[id] = true
 }
 
 func (w *world) accept(e script.Entry) req {

@@ -248,15 +248,12 @@ local function takeback()
   token()
 end
 
--- forget drops a request for good. If its producer may still send it again
--- (window), its id is remembered: in gone, and in past once a claim has turned
--- the memory over, until one does so again.
+-- forget drops a request for good. Its id is remembered, if there is a window: in gone,
+-- and in past once a claim has turned the memory over, until one does so again.
 local function forget(id, s, window)
   call('HDEL', msg, id)
   call('HDEL', state, id)
-  if s.accepted + window > now then
-    call('SADD', gone, id)
-  end
+  if window > 0 then call('SADD', gone, id) end
 end
 
 -- mine tells what a worker may do with a request: 1 all, 2 it has done it
@@ -283,9 +280,9 @@ local function finish(first, window)
   if n == 0 then return codes, false end
   local match, sub = string.match, string.sub
   local packed = call('HMGET', state, unpack(ids))
-  local done, kept, named, leaving = {}, {}, {}, {}
+  local done, named, leaving = {}, {}, {}
   local tok, head, from
-  local d, k = 0, 0 -- the lengths of done and kept
+  local d = 0 -- the length of done
   for i = 1, n do
     local id, v = ids[i], packed[i]
     if ARGV[first + 2 * i - 1] ~= tok then
@@ -296,16 +293,10 @@ local function finish(first, window)
     if named[id] then
       codes[i] = named[id] -- named twice
     elseif v and sub(v, 1, from - 1) == head then
-      local acc, more = match(v, '^%d*|(%d+)(|?)', from)
-      codes[i], named[id] = 1, 0
+      codes[i], named[id] = 1, window > 0 and 2 or 0
       d = d + 1
       done[d] = id
-      if acc + window > now then
-        named[id] = 2
-        k = k + 1
-        kept[k] = id
-      end
-      if more ~= '' then
+      if match(v, '^%d*|%d+|', from) then
         local s = parse(v)
         if s.lock ~= '' then leaving[#leaving + 1] = {id, s} end
       end
@@ -317,7 +308,7 @@ local function finish(first, window)
     call('ZREM', leased, unpack(done))
     call('HDEL', msg, unpack(done))
     call('HDEL', state, unpack(done))
-    if k > 0 then call('SADD', gone, unpack(kept)) end
+    if window > 0 then call('SADD', gone, unpack(done)) end
     for _, l in ipairs(leaving) do leave(l[1], l[2]) end
   end
   return codes, #leaving > 0

@@ -379,7 +379,7 @@ func TestScripts(t *testing.T) {
 			{"unknown", "", ack("1 f:1"), "[0]", "=", "[0]"},
 			{"finished", "gone 1", ack("1 f:1"), "[2]", "=", "[2]"},
 			{"finished before that", "past 1; turned @-10", ack("1 f:1"), "[2]", "=", "[2]"},
-			{"accepted long ago", "1 l@30 tok=f:1 acc=-60", ack("1 f:1"), "[1]", "", "[0]"},
+			{"accepted long ago", "1 l@30 tok=f:1 acc=-60", ack("1 f:1"), "[1]", "gone 1", "[2]"},
 		},
 		"nack": {
 			{"failed", "1 l@30 tok=f:1 n=1/0/0", nack("1 f:1", 20, script.Attempt, 5, false), "1", "1 d@20 tok=f:1 n=1/1/0 note=boom; wake", "2"},
@@ -452,7 +452,7 @@ func TestScripts(t *testing.T) {
 			{"parked, not the last", "1 p A#1; 2 p A#2; probe A@60; seq 2", cancel("1"), "1", "2 p A#2; probe A@60; seq 2; gone 1", "0"},
 			{"parked, the last", "1 p A#1; probe A@60; seq 1", cancel("1"), "1", "seq 1; gone 1", "0"},
 			{"leased", "1 l@30 A#1 tok=f:1; held A=1; 2 p A#2; probe A@60; seq 2", cancel("1"), "1", "2 r A#2; held A=2; ready 2; seq 2; gone 1; wake", "0"},
-			{"dead", "1 x@-30 acc=-90", cancel("1"), "1", "", "0"},
+			{"dead", "1 x@-30 acc=-90", cancel("1"), "1", "gone 1", "0"},
 			{"unknown", "2 r; ready 2", cancel("1"), "0", "=", "0"},
 		},
 		"reschedule": {

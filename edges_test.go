@@ -1,0 +1,220 @@
+package sidestep_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep"
+	"github.com/sidestep-go/sidestep/internal/redistest"
+	"github.com/sidestep-go/sidestep/lock"
+)
+
+// An ID is remembered when its request is done, however long ago that was accepted.
+func TestIDIsRememberedFromTheEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), rdb, "q", sidestep.QueueConfig{})
+		ran := newRuns()
+		task := sidestep.NewTask(q, "t", one("k"), ran.handler())
+		start(t, q)
+		if _, err := task.EnqueueIn(t.Context(), 2*time.Minute, 1, sidestep.WithID("x")); err != nil {
+			t.Fatal(err)
+		}
+		ran.within(t, 1, 3*time.Minute)
+		time.Sleep(100 * time.Millisecond)
+		if r := enqueue(t, task, 1, sidestep.WithID("x")); !r.Duplicate {
+			t.Errorf("%+v, want a duplicate", r)
+		}
+	})
+}
+
+// A request that got its ID in the call is no duplicate, though its command was sent twice.
+func TestOwnRepetitionIsNoDuplicate(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		proxy := redistest.Through(t, rdb)
+		storage := proxy.Client(t)
+		deferrals := 0
+		acq := newAcquirer(t, rdb, sidestep.Config{Hooks: sidestep.Hooks{
+			Deferred: func(context.Context, sidestep.DeferredEvent) { deferrals++ },
+		}})
+		q := sidestep.NewQueue(acq, storage, "again", sidestep.QueueConfig{})
+		task := sidestep.NewTask(q, "t", one("k"), newRuns().handler())
+		enqueue(t, task, 0) // the scripts are known
+		hold(t, rdb, "k")
+		deferred(t, task, 1, sidestep.Defer(time.Minute))
+		deferrals = 0
+		for name, call := range map[string]func() (sidestep.Receipt, error){
+			"Enqueue":   func() (sidestep.Receipt, error) { return task.Enqueue(t.Context(), 2) },
+			"EnqueueIn": func() (sidestep.Receipt, error) { return task.EnqueueIn(t.Context(), time.Hour, 3) },
+			"Do": func() (sidestep.Receipt, error) {
+				out, err := task.Do(t.Context(), 4, sidestep.Defer(time.Minute))
+				if err != nil {
+					return sidestep.Receipt{}, err
+				}
+				return *out.Deferred, nil
+			},
+		} {
+			lost := proxy.DropReply("{again}")
+			if r, err := call(); err != nil || r.Duplicate {
+				t.Errorf("%s = %+v, %v, want a request that is new", name, r, err)
+			}
+			<-lost
+		}
+		if deferrals != 1 {
+			t.Errorf("the hook was told of %d deferrals, want 1", deferrals)
+		}
+	})
+}
+
+// What can be no lock's name is refused before anything is stored.
+func TestEnqueueChecksTheLock(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), rdb, "q", sidestep.QueueConfig{})
+		task := sidestep.NewTask(q, "t", one("{x}"), newRuns().handler())
+		if _, err := task.Enqueue(t.Context(), 1); !errors.Is(err, sidestep.ErrInvalid) || !errors.Is(err, lock.ErrInvalid) {
+			t.Errorf("Enqueue = %v, want ErrInvalid", err)
+		}
+		if _, err := task.Enqueue(t.Context(), 1, nil); !errors.Is(err, sidestep.ErrInvalid) {
+			t.Errorf("Enqueue with a nil option = %v, want ErrInvalid", err)
+		}
+		wantEmpty(t, rdb, "q")
+	})
+}
+
+// Whatever QueueConfig.Context returns, a handler's context ends with the drain timeout.
+func TestContextKeepsItsEnd(t *testing.T) {
+	type key struct{}
+	for name, f := range map[string]func(context.Context, map[string]string) context.Context{
+		"another": func(context.Context, map[string]string) context.Context {
+			return context.WithValue(context.Background(), key{}, "v")
+		},
+		"a child": func(ctx context.Context, _ map[string]string) context.Context {
+			return context.WithValue(ctx, key{}, "v")
+		},
+		"nil": func(context.Context, map[string]string) context.Context { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), rdb, "q", sidestep.QueueConfig{Context: f, DrainTimeout: time.Second})
+				inside := make(chan any, 1)
+				task := sidestep.NewTask(q, "t", one("k"), func(ctx context.Context, _ *lock.Lock, _ int) error {
+					inside <- ctx.Value(key{})
+					select {
+					case <-ctx.Done():
+					case <-time.After(time.Hour):
+					}
+					return ctx.Err()
+				})
+				enqueue(t, task, 1)
+				stop := start(t, q)
+				if v := <-inside; v != "v" && name != "nil" {
+					t.Errorf("the handler's context has %v", v)
+				}
+				began := time.Now()
+				stop()
+				if d := time.Since(began); d > 2*time.Second {
+					t.Errorf("Run took %v to end, with a drain timeout of 1s", d)
+				}
+			})
+		})
+	}
+}
+
+// A worker whose Locker was closed says so.
+func TestWorkerWithAClosedLocker(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		var warned atomic.Int64
+		log := slog.New(slog.NewTextHandler(writerFunc(func(b []byte) {
+			if strings.Contains(string(b), "Locker is closed") {
+				warned.Add(1)
+			}
+		}), nil))
+		l := lock.New(rdb, lock.Config{})
+		acq := sidestep.New(l, sidestep.Config{Logger: log})
+		q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
+		enqueue(t, sidestep.NewTask(q, "t", one("k"), newRuns().handler()), 1)
+		l.Close()
+		start(t, q)
+		time.Sleep(5 * time.Second)
+		if warned.Load() == 0 {
+			t.Error("nothing was logged")
+		}
+		if err := acq.Do(t.Context(), "k", sidestep.Fail(), nop); !errors.Is(err, sidestep.ErrClosed) {
+			t.Errorf("Do = %v, want ErrClosed", err)
+		}
+	})
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(b []byte) (int, error) {
+	f(b)
+	return len(b), nil
+}
+
+func nop(context.Context, *lock.Lock) error { return nil }
+
+// What could not be dialled was not executed.
+func TestFailedDialIsNotAmbiguous(t *testing.T) {
+	q := sidestep.NewQueue(newAcquirer(t, redistest.Mini(t), sidestep.Config{}), unreachable(t), "q", sidestep.QueueConfig{})
+	task := sidestep.NewTask(q, "t", one("k"), newRuns().handler())
+	if _, err := task.Enqueue(t.Context(), 1); !errors.Is(err, sidestep.ErrUnavailable) || errors.Is(err, sidestep.ErrAmbiguous) {
+		t.Errorf("Enqueue = %v, want ErrUnavailable and not ErrAmbiguous", err)
+	}
+}
+
+// A time that has passed is at once, the zero time too.
+func TestEnqueueAtThePast(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), rdb, "q", sidestep.QueueConfig{})
+		ran := newRuns()
+		task := sidestep.NewTask(q, "t", one("k"), ran.handler())
+		start(t, q)
+		if _, err := task.EnqueueAt(t.Context(), time.Time{}, 1); err != nil {
+			t.Fatal(err)
+		}
+		ran.within(t, 1, 5*time.Second)
+		if _, err := task.EnqueueAt(t.Context(), time.Unix(1<<61, 0), 1); !errors.Is(err, sidestep.ErrInvalid) {
+			t.Errorf("EnqueueAt in the year %d = %v, want ErrInvalid", time.Unix(1<<61, 0).Year(), err)
+		}
+	})
+}
+
+// A call whose context has ended runs nothing, with a lock or without one.
+func TestEndedContextRunsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), rdb, "q", sidestep.QueueConfig{})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for i, key := range []string{"", "k"} {
+			ran := false
+			task := sidestep.NewTask(q, string(rune('a'+i)), one(key), func(context.Context, *lock.Lock, int) error { ran = true; return nil })
+			if _, err := task.Do(ctx, 1, sidestep.Fail()); !errors.Is(err, context.Canceled) || ran {
+				t.Errorf("Do with the key %q = %v, and ran: %v", key, err, ran)
+			}
+		}
+	})
+}
+
+// Zero policies that mean nothing are refused, and so are nil options.
+func TestZeroPolicies(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		acq := newAcquirer(t, rdb, sidestep.Config{})
+		if err := acq.Do(t.Context(), "k", sidestep.RetryPolicy{}, nop); !errors.Is(err, sidestep.ErrInvalid) {
+			t.Errorf("Do with a zero RetryPolicy = %v, want ErrInvalid", err)
+		}
+		q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
+		defer func() {
+			if v, _ := recover().(string); !strings.Contains(v, "nil option") {
+				t.Errorf("NewTask panicked with %q", v)
+			}
+		}()
+		sidestep.NewTask(q, "t", one("k"), newRuns().handler(), nil)
+	})
+}
