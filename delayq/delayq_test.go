@@ -578,6 +578,8 @@ func TestInvalidArguments(t *testing.T) {
 		"names no lock":                   func() error { _, err := q.Park(ctx, &listq.Request{}, 0); return err },
 		"the request names no lock":       func() error { return q.ParkDelivery(ctx, free, 0, 0) },
 		"cancel: invalid argument: empty": func() error { _, err := q.Cancel(ctx, ""); return err },
+		"\"m\" for \"q\": invalid":        func() error { return q.Register(ctx, nil, "m") },
+		"\"n\" for \"q\": invalid":        func() error { return q.Probe(ctx, nil, "n") },
 		"id \"\\n\"":                      func() error { _, err := q.Promote(ctx, "\n"); return err },
 	} {
 		if err := fn(); !errors.Is(err, listq.ErrInvalid) || !strings.Contains(err.Error(), want) {

@@ -174,6 +174,9 @@ func (q *Queue) DelayDelivery(ctx context.Context, d *listq.Delivery, after time
 // lock and registers the queue with it, in one step: its release will then tell.
 // If the lock is free by now, the oldest request in line gets its turn at once.
 func (q *Queue) Register(ctx context.Context, looker Looker, lock string) error {
+	if looker == nil {
+		return fmt.Errorf("delayq: look at lock %q for %q: %w: nil Looker", lock, q.list.Name(), listq.ErrInvalid)
+	}
 	_, held, err := looker.Look(ctx, lock, q.list.Key())
 	if err != nil {
 		return fmt.Errorf("delayq: look at lock %q for %q: %w", lock, q.list.Name(), err)
@@ -204,6 +207,9 @@ func HintKey(ctx context.Context, rdb redis.UniversalClient, key, lock string) e
 // ours tells nobody when it releases. An error is not final: the probe is due
 // again after a second anyway.
 func (q *Queue) Probe(ctx context.Context, looker Looker, lock string) error {
+	if looker == nil {
+		return fmt.Errorf("delayq: look at lock %q for %q: %w: nil Looker", lock, q.list.Name(), listq.ErrInvalid)
+	}
 	left, held, err := looker.Look(ctx, lock, q.list.Key())
 	if err != nil {
 		return fmt.Errorf("delayq: look at lock %q for %q: %w", lock, q.list.Name(), err)

@@ -48,6 +48,9 @@ func (m *Memory) Enter(resource string, fence int64) error {
 // of Enter, without fn having run, or fn's. fn must not call m with the same
 // resource, which would wait for ever.
 func (m *Memory) Do(resource string, fence int64, fn func() error) error {
+	if fn == nil {
+		return invalid("fn is nil")
+	}
 	k, err := m.enter(resource, fence)
 	if err != nil {
 		return err

@@ -165,7 +165,11 @@ var guard = func() string {
 // what the script returns, an error reply that begins with "STALEFENCE" is read
 // as the guard's own; all else is the result, as [redis.Script] gives it.
 func (r *Redis) Run(ctx context.Context, s *Script, key string, fence int64, keys []string, args ...any) *redis.Cmd {
-	if err := r.valid(key, fence); err != nil {
+	err := r.valid(key, fence)
+	if s == nil {
+		err = invalid("script is nil")
+	}
+	if err != nil {
 		cmd := redis.NewCmd(ctx)
 		cmd.SetErr(err)
 		return cmd

@@ -134,6 +134,8 @@ func (s *SQL) Statements() []string {
 // contains a NUL byte. Errors of the database are wrapped.
 func (s *SQL) Enter(ctx context.Context, tx *sql.Tx, resource string, fence int64) error {
 	switch {
+	case tx == nil:
+		return invalid("tx is nil")
 	case resource == "":
 		return invalid("resource is empty")
 	case len(resource) > maxResource:
@@ -180,6 +182,9 @@ func (s *SQL) Enter(ctx context.Context, tx *sql.Tx, resource string, fence int6
 // connection asks for it (clientFoundRows=true with go-sql-driver); otherwise
 // it counts those that changed, and an update to the same values looks stale.
 func Applied(res sql.Result) error {
+	if res == nil {
+		return invalid("result is nil")
+	}
 	n, err := res.RowsAffected()
 	switch {
 	case err != nil:
