@@ -218,3 +218,29 @@ func TestZeroPolicies(t *testing.T) {
 		sidestep.NewTask(q, "t", one("k"), newRuns().handler(), nil)
 	})
 }
+
+// If the answer to a release is lost, and with it which queues wait for the lock, all that
+// the releaser knows are told.
+func TestLostReleaseTellsTheQueues(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		proxy := redistest.Through(t, rdb)
+		acq := newAcquirer(t, proxy.Client(t), sidestep.Config{})
+		if err := acq.Do(t.Context(), "warm", sidestep.Fail(), nop); err != nil { // the scripts are known
+			t.Fatal(err)
+		}
+		q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
+		ran := newRuns()
+		task := sidestep.NewTask(q, "t", one("thelock"), ran.handler())
+		start(t, q)
+		var lost <-chan struct{}
+		if err := acq.Do(t.Context(), "thelock", sidestep.Fail(), func(context.Context, *lock.Lock) error {
+			deferred(t, task, 1, sidestep.Defer(time.Hour))
+			lost = proxy.DropReply("thelock")
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		<-lost
+		ran.within(t, 1, 10*time.Second) // the probe is due in an hour
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -220,12 +221,18 @@ func (a *Acquirer) conflict(ctx context.Context, e *LockedError, p Policy, r *Re
 const hintTimeout = 2 * time.Second
 
 // hint tells the queues that a release named, but for the one that will promote
-// by itself, that the lock is free.
+// by itself, that the lock is free; all of this Acquirer's, if their names were lost.
 func (a *Acquirer) hint(ctx context.Context, key, own string, released *lock.Lock) {
 	if released == nil {
 		return
 	}
-	for _, name := range released.Reported() {
+	names := released.Reported()
+	if released.ReportLost() {
+		a.mu.RLock()
+		names = slices.Collect(maps.Keys(a.queues))
+		a.mu.RUnlock()
+	}
+	for _, name := range names {
 		if name != own {
 			a.tell(ctx, name, key)
 		}

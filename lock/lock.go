@@ -28,6 +28,7 @@ type Lock struct {
 	released  bool
 	outcome   error
 	reported  []string
+	unsure    bool // what there was to report went with a lost answer
 }
 
 // Name returns the lock's name, as it was given to the acquiring call.
@@ -200,6 +201,7 @@ func (lk *Lock) release(ctx context.Context, held, well bool) (lost, err error) 
 	}
 	lk.released = true
 	lk.reported = d.reply.queues
+	lk.unsure = !d.reply.released && covered
 	if !d.reply.released && !covered {
 		l.mu.Lock()
 		lk.lose(ErrNotHeld)
@@ -288,4 +290,16 @@ func (lk *Lock) Reported() []string {
 	lk.releasing.Lock()
 	defer lk.releasing.Unlock()
 	return lk.reported
+}
+
+// ReportLost tells whether the names that [Lock.Reported] should have may have been
+// lost: Release found that the lock was not held any more though its lease was not over,
+// most likely because the answer to its first command did not come.
+func (lk *Lock) ReportLost() bool {
+	if lk == nil {
+		return false
+	}
+	lk.releasing.Lock()
+	defer lk.releasing.Unlock()
+	return lk.unsure
 }

@@ -1222,6 +1222,11 @@ var controls = []Control{
 		[]string{"listq:TestRestOfTheFinished"},
 	},
 	{
+		"lost-release-tells-nobody", "a release whose answer was lost tells all queues that it knows", "lock/lock.go",
+		"	lk.unsure = !d.reply.released && covered\n", "",
+		[]string{".:TestLostReleaseTellsTheQueues"},
+	},
+	{
 		"own-repetition", "a request that got its ID in the call is no duplicate", "task.go",
 		"if named = c.id != \"\"; !named {", "if named = true; c.id == \"\" {",
 		[]string{".:TestOwnRepetitionIsNoDuplicate"},
