@@ -160,15 +160,6 @@ func (f writerFunc) Write(b []byte) (int, error) {
 
 func nop(context.Context, *lock.Lock) error { return nil }
 
-// What could not be dialled was not executed.
-func TestFailedDialIsNotAmbiguous(t *testing.T) {
-	q := sidestep.NewQueue(newAcquirer(t, redistest.Mini(t), sidestep.Config{}), unreachable(t), "q", sidestep.QueueConfig{})
-	task := sidestep.NewTask(q, "t", one("k"), newRuns().handler())
-	if _, err := task.Enqueue(t.Context(), 1); !errors.Is(err, sidestep.ErrUnavailable) || errors.Is(err, sidestep.ErrAmbiguous) {
-		t.Errorf("Enqueue = %v, want ErrUnavailable and not ErrAmbiguous", err)
-	}
-}
-
 // A time that has passed is at once, the zero time too.
 func TestEnqueueAtThePast(t *testing.T) {
 	bubble(t, func(t *testing.T, rdb *redis.Client) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 
 	"github.com/redis/go-redis/v9"
 
@@ -32,7 +31,8 @@ var (
 	// command.
 	ErrUnavailable = lock.ErrUnavailable
 	// ErrAmbiguous is returned when a command was sent and its answer never came:
-	// it may have been applied.
+	// it may have been applied. A queue's Redis that could not be dialled counts as
+	// that, since go-redis may have sent the command before, on a connection that broke.
 	ErrAmbiguous = lock.ErrAmbiguous
 	// ErrClosed is returned when the [lock.Locker] was closed.
 	ErrClosed = lock.ErrClosed
@@ -69,18 +69,9 @@ type storeError struct{ error }
 func (e storeError) Unwrap() error { return e.error }
 
 func (e storeError) Is(target error) bool {
-	return target == ErrUnavailable || target == ErrAmbiguous && !definite(e.error)
-}
-
-// definite tells that the command of an error was not executed.
-func definite(err error) bool {
-	if reply := redis.Error(nil); errors.As(err, &reply) {
-		return true
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return true
-	}
-	return errors.Is(err, redis.ErrClosed) || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted)
+	var reply redis.Error
+	definite := errors.As(e.error, &reply) || errors.Is(e.error, redis.ErrClosed) || errors.Is(e.error, redis.ErrPoolTimeout)
+	return target == ErrUnavailable || target == ErrAmbiguous && !definite
 }
 
 // stored gives an error of the packages that store requests the form that this

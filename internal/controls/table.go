@@ -1242,11 +1242,6 @@ var controls = []Control{
 		[]string{".:TestContextKeepsItsEnd"},
 	},
 	{
-		"dial-is-ambiguous", "what could not be dialled was not executed", "errors.go",
-		"ok && op.Op == \"dial\"", "ok && op.Op == \"no dial\"",
-		[]string{".:TestFailedDialIsNotAmbiguous"},
-	},
-	{
 		"ended-and-run", "a call whose context has ended runs nothing", "sidestep.go",
 		"case s.key == \"\" && ctx.Err() != nil:", "case false:",
 		[]string{".:TestEndedContextRunsNothing"},
