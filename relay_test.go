@@ -160,7 +160,8 @@ func TestLineOfRefusedIsNotInItsOwnWay(t *testing.T) {
 	}
 }
 
-// A request of another policy behind one that passed its lock on takes it over, too.
+// Requests of several policies that stand in one line run in order and at once, and none
+// meets the lock of the one before.
 func TestLineOfSeveralPolicies(t *testing.T) {
 	bubble(t, func(t *testing.T, rdb *redis.Client) {
 		conflicts := 0

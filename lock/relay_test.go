@@ -41,6 +41,18 @@ func another(t *testing.T, rdb *redis.Client) *redis.Client {
 	return own
 }
 
+// slowed returns a client of the same server whose commands are sent late by a delay,
+// at first none. It is for bubbles.
+func slowed(t *testing.T, rdb *redis.Client) (c *redis.Client, delay *atomic.Int64) {
+	t.Helper()
+	c, delay = another(t, rdb), new(atomic.Int64)
+	c.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+		time.Sleep(time.Duration(delay.Load()))
+		return next(ctx, cmd)
+	}})
+	return c, delay
+}
+
 func held(t *testing.T, l *lock.Locker, name string) bool {
 	t.Helper()
 	st, err := l.Inspect(t.Context(), name)
@@ -281,12 +293,7 @@ func TestRelayOptions(t *testing.T) {
 func TestRelayIsNotInItsOwnWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rdb := redistest.Mini(t)
-		slow := another(t, rdb)
-		var delay atomic.Int64
-		slow.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
-			time.Sleep(time.Duration(delay.Load()))
-			return next(ctx, cmd)
-		}})
+		slow, delay := slowed(t, rdb)
 		l := newLocker(t, slow, lock.Config{})
 		relayed(t, l, "x")
 		synctest.Wait()
@@ -391,12 +398,7 @@ func TestRelayLosesNothing(t *testing.T) {
 func TestRelayGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rdb := redistest.Mini(t)
-		slow := another(t, rdb)
-		var delay atomic.Int64
-		slow.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
-			time.Sleep(time.Duration(delay.Load()))
-			return next(ctx, cmd)
-		}})
+		slow, delay := slowed(t, rdb)
 		l, other := lock.New(slow, lock.Config{}), newLocker(t, rdb, lock.Config{})
 		relayed(t, l, "x")
 		delay.Store(int64(time.Second))
