@@ -45,6 +45,7 @@ type Delivery struct {
 	lease script.Lease
 	until atomic.Pointer[time.Time] // end of the lease by this process's clocks
 	lost  atomic.Bool               // it is known to be another's, and the hook was told
+	told  bool                      // the feeder's: an acknowledgement was sent, and not answered
 
 	mu       sync.Mutex  // held while a settlement is under way
 	settling atomic.Bool // a settlement is under way, or done

@@ -236,7 +236,7 @@ func (f *feeder) exchange(ctx context.Context, lane, free, n int) (x exchange, e
 	f.mu.Unlock()
 
 	began := time.Now()
-	x.claim, err = f.queue.claimNext(f.claims, &f.queue.lanes[lane], n, f.listening.Load(), leases(x.done))
+	x.claim, err = f.queue.claimNext(f.claims, &f.queue.lanes[lane], n, f.listening.Load(), x.done)
 
 	f.mu.Lock()
 	defer f.mu.Unlock()

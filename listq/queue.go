@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -184,7 +185,7 @@ type claim struct {
 // claimNext makes the next claim of a lane, or makes one again whose reply was lost, and
 // acknowledges in the same command what is done. listening: requests may be handed
 // over while slots are free.
-func (q *Queue) claimNext(ctx context.Context, l *lane, n int, listening bool, done []script.Lease) (c claim, err error) {
+func (q *Queue) claimNext(ctx context.Context, l *lane, n int, listening bool, done []*Delivery) (c claim, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	number, sent, feed := l.claims+1, time.Now(), l.feed
@@ -195,7 +196,11 @@ func (q *Queue) claimNext(ctx context.Context, l *lane, n int, listening bool, d
 		feed.Listen = 0
 	}
 	c.sent, c.token = l.sent, feed.Token(number)
-	if c.Claimed, err = q.script.Exchange(ctx, &feed, number, n, q.cfg.Resend, done); err != nil {
+	once := !slices.ContainsFunc(done, func(d *Delivery) bool { return d.told })
+	if c.Claimed, err = q.script.Exchange(ctx, &feed, number, n, q.cfg.Resend, leases(done), once); err != nil {
+		for _, d := range done {
+			d.told = true
+		}
 		return claim{}, fmt.Errorf("listq: claim from %q: %w", q.name, err)
 	}
 	q.anchor.Store(&anchor{sent, c.Now})

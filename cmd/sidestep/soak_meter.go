@@ -157,6 +157,7 @@ func (m *meter) members(ctx context.Context, s readings) error {
 		counts["ready"], counts["wake"] = p.LLen(ctx, k.Ready()), p.LLen(ctx, k.Wake())
 		counts["delayed"], counts["parked"] = p.ZCard(ctx, k.Delayed()), p.ZCard(ctx, k.Parked())
 		counts["leased"], counts["dead"] = p.ZCard(ctx, k.Leased()), p.ZCard(ctx, k.Dead())
+		counts["lots"] = p.HLen(ctx, k.Lots())
 		counts["gone"], counts["past"] = p.SCard(ctx, k.Gone()), p.SCard(ctx, k.Past())
 		counts["bodies"], counts["states"], counts["held"] = p.HLen(ctx, k.Msg()), p.HLen(ctx, k.State()), p.HLen(ctx, k.Held())
 		return nil
@@ -186,7 +187,7 @@ func (m *meter) settle(ctx context.Context, limit time.Duration) (map[string]int
 		for _, kind := range keyKinds {
 			left["keys: "+kind] = int64(s["keys: "+kind])
 		}
-		for _, of := range []string{"ready", "delayed", "parked", "leased", "held"} {
+		for _, of := range []string{"ready", "delayed", "parked", "leased", "lots", "held"} {
 			left["queue: "+of] = int64(s["queue: "+of])
 		}
 		left["mailboxes"] = int64(s["mailboxes"])

@@ -23,15 +23,15 @@ var controls = []Control{
 	// The queue's scripts: docs/queue.md §2 and §5.
 	{
 		"gate-forgets-itself", "the gate lets through the request that has the turn", "internal/script/claim.lua",
-		"if h ~= id then pass = false end", "pass = false", scripts("TestGateRecognisesItself"),
+		"pass = h == id else", "pass = false else", scripts("TestGateRecognisesItself"),
 	},
 	{
 		"gate-ignores-turn", "the gate stops all others while a request has the turn", "internal/script/claim.lua",
-		"if h ~= id then pass = false end", "pass = true", scripts("TestGateStopsASecondDelivery"),
+		"pass = h == id else", "pass = true else", scripts("TestGateStopsASecondDelivery"),
 	},
 	{
 		"gate-ignores-line", "the gate stops who comes while others stand in line", "internal/script/claim.lua",
-		"elseif oldest(lock) then", "elseif false then",
+		"pass = not oldest(lock)", "pass = true",
 		[]string{scriptModel, queueWalks},
 	},
 	{
@@ -59,7 +59,7 @@ var controls = []Control{
 	},
 	{
 		"expiry-clears-turn", "a request whose lease ended keeps its turn", "internal/script/claim.lua",
-		"        put(id, s)\n        call('LPUSH', ready, id)\n", "        put(id, s)\n        call('LPUSH', ready, id)\n        call('HDEL', held, s.lock)\n", scripts("TestLeaseExpiryKeepsTurn"),
+		"    put(id, s)\n    call('LPUSH', ready, id)\n", "    put(id, s)\n    call('LPUSH', ready, id)\n    call('HDEL', held, s.lock)\n", scripts("TestLeaseExpiryKeepsTurn"),
 	},
 	{
 		"requeue-clears-turn", "a request that is handed back keeps its turn", "internal/script/requeue.lua",
@@ -159,11 +159,55 @@ var controls = []Control{
 	},
 	{
 		"ack-forgets", "an acknowledged request is remembered", "internal/script/prelude.lua",
-		"if window > 0 then call('SADD', gone, unpack(done)) end", "", scripts("TestPushAfterDoneStaysDone"),
+		"if window > 0 then call('SADD', gone, unpack(ids)) end", "", scripts("TestPushAfterDoneStaysDone"),
 	},
 	{
-		"cancel-forgets", "a cancelled request is remembered", "internal/script/prelude.lua",
-		"  if window > 0 then call('SADD', gone, id) end\n", "", scripts("TestPushAfterCancelStaysCancelled"),
+		"cancel-forgets", "a cancelled request is remembered", "internal/script/cancel.lua",
+		"forget({id}, tonumber(ARGV[1]))", "forget({id}, 0)", scripts("TestPushAfterCancelStaysCancelled"),
+	},
+	{
+		"lot-with-locks", "what has a lock is leased by itself", "internal/script/claim.lua",
+		"if plain and taken > 1 then", "if taken > 1 then", scripts("TestLot"),
+	},
+	{
+		"lot-not-divided", "a lot is divided before a request leaves it other than by its acknowledgement", "internal/script/prelude.lua",
+		"    for tok in pairs(toks) do divide(tok) end\n", "", scripts("TestLotIsDivided"),
+	},
+	{
+		"lot-extended-whole", "a lot is divided before a lease is extended", "internal/script/extend.lua",
+		"    if not call('ZSCORE', leased, id) then divide(s.token) end\n", "", scripts("TestLotIsDivided"),
+	},
+	{
+		"lot-divided-blindly", "only what is still leased gets a lease of its own", "internal/script/prelude.lua",
+		"    if v and string.sub(v, 1, #head) == head then\n      own", "    if v then\n      own", scripts("TestLotAcknowledgedAgain"),
+	},
+	{
+		"lot-stays", "a lot ends with its last request", "internal/script/prelude.lua",
+		"<= 0 then drop(t) end", "< 0 then drop(t) end", scripts("TestLotEndsWithItsLast"),
+	},
+	{
+		"lot-ends-early", "a lot does not end before its last request", "internal/script/prelude.lua",
+		"<= 0 then drop(t) end", "<= 1 then drop(t) end", scripts("TestLotEndsWithItsLast"),
+	},
+	{
+		"lot-never-lapses", "a lot whose lease has ended comes back", "internal/script/claim.lua",
+		"if room > 0 and string.byte(m, 1) == 0 then", "if false then", scripts("TestLotsLapse"),
+	},
+	{
+		"lot-taken-for-an-id", "a lot that the claim has no room for is left to the next", "internal/script/claim.lua",
+		"if string.byte(late[i], 1) ~= 0 then lapse", "if true then lapse", scripts("TestLotsLapseBounded"),
+	},
+	{
+		"lots-unbounded", "one claim divides a bounded number of lots", "internal/script/claim.lua",
+		"if room > 0 and string", "if string", scripts("TestLotsLapseBounded"),
+	},
+	{
+		"acked-again-unseen", "an acknowledgement that was sent before looks at the states", "internal/script/claim.lua",
+		"else once = ARGV[12] == '1' end", "else once = true end", scripts("TestLotAcknowledgedAgain"),
+	},
+	{
+		"claim-again-unseen", "so does a claim that is sent again", "internal/script/claim.lua",
+		"if ctr == c then answered, n = ids, 0 else once", "if ctr == c then answered, n = ids, 0 end do once", scripts("TestLotAcknowledgedAgain"),
 	},
 	{
 		"turn-early", "the memory is not turned over before the window has passed", "internal/script/claim.lua",

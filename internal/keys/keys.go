@@ -25,11 +25,12 @@ const (
 	clock
 	gone
 	past
+	lots
 	meta
 	count
 )
 
-var names = [count]string{"ready", "delayed", "parked", "leased", "dead", "msg", "state", "held", "wake", "clock", "gone", "past", "meta"}
+var names = [count]string{"ready", "delayed", "parked", "leased", "dead", "msg", "state", "held", "wake", "clock", "gone", "past", "lots", "meta"}
 
 // Names returns what the scripts call the keys, in the order of [Queue.All].
 func Names() []string { return names[:] }
@@ -76,7 +77,7 @@ func (q Queue) Delayed() string { return q.all[delayed] }
 // Parked is the ZSET of requests in line for a lock.
 func (q Queue) Parked() string { return q.all[parked] }
 
-// Leased is the ZSET of claimed ids by lease deadline.
+// Leased is the ZSET of claimed ids, and of lots, by lease deadline.
 func (q Queue) Leased() string { return q.all[leased] }
 
 // Dead is the ZSET of dead ids by time of death.
@@ -103,6 +104,10 @@ func (q Queue) Gone() string { return q.all[gone] }
 
 // Past is what Gone was before that.
 func (q Queue) Past() string { return q.all[past] }
+
+// Lots is the HASH from the token of a claim whose requests are leased as one to
+// their ids.
+func (q Queue) Lots() string { return q.all[lots] }
 
 // Meta is the HASH of the queue's counters.
 func (q Queue) Meta() string { return q.all[meta] }

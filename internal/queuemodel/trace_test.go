@@ -468,7 +468,7 @@ func (p *player) claim(c *Call, l lua.Lease) func() (applied bool, err error) {
 	}
 	first := true
 	return func() (bool, error) {
-		got, err := p.q.Exchange(p.ctx, f, number, c.N, p.window, acks)
+		got, err := p.q.Exchange(p.ctx, f, number, c.N, p.window, acks, false)
 		if err != nil || !first {
 			return c.OK, err
 		}

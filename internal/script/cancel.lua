@@ -7,6 +7,6 @@ takeback()
 local s = get(id)
 if not s then return {0, buried} end
 unplace(id, s)
-forget(id, s, tonumber(ARGV[1]))
+forget({id}, tonumber(ARGV[1]))
 leave(id, s)
 return {1, buried}

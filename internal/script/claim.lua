@@ -1,6 +1,6 @@
 -- claim: acknowledge what is done, bring what is due into ready, lease up to n
 -- requests, say what is next.
--- KEYS[14] the feeder's last claim
+-- KEYS[15] the feeder's last claim
 -- ARGV[1] feeder, '/' and which of its lanes if it has more than one  ARGV[2] count of its claims  ARGV[3] n  ARGV[4] lease in ms
 -- ARGV[5] most deliveries that end with their leases, or 0  ARGV[6] slack of the others' clocks in ms
 -- ARGV[7] most dead, or 0  ARGV[8] most ms that the dead are kept, or 0 (looked
@@ -9,12 +9,13 @@
 -- ARGV[10] ms for which finished ids are remembered
 -- ARGV[11] ms for which a feeder with a free slot will wait on wake, or 0: until
 -- then a request may be handed to it, with a lease of at most half as long
+-- ARGV[12] 1: what is done is told for the first time
 -- then of what is done, per request: id, token
 -- returns {items, probes, wait, more, buried, codes, now}: items is flat, {id, body,
 -- state} for each, the state as it is packed; probes are locks to look at; wait is
 -- ms until something is due, -1 for never; more is 1 while ready is not empty, or more is due;
--- buried is flat, {id, reason} for each; codes are those of ack; now is in ms.
-local last = KEYS[14]
+-- buried is flat, {id, reason} for each; codes are those of ack, or none if all are 1; now is in ms.
+local last = KEYS[15]
 local feeder, ctr, n = string.match(ARGV[1], '^[^/]*'), tonumber(ARGV[2]), tonumber(ARGV[3])
 local lease, most, slack = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local again, window = tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -56,15 +57,21 @@ local function probed(lock)
   if not id then probes[#probes + 1] = lock end
 end
 
+-- stirred tells whether what is due first may have changed since head was read
+local stirred
+
 -- what this claim leases
 local record, taken, deadline, mark = {ARGV[2]}, 0, whole(now + lease), 'l' .. tok .. '|'
-local states, leases, turns, k = {}, {}, {}, 0 -- not written yet; the length of states and of leases
-local function grant(id, body, dlv, rest)
-  local v
-  if dlv == '' then v = mark .. '1|' .. rest else v = mark .. dlv + 1 .. '|' .. rest end
+local states, turns, k = {}, {}, 0 -- not written yet; the length of states
+local plain = true -- none of it has a lock
+local brief = {} -- states that say little, as many do, and what they become
+local function grant(id, body, v, lock)
   states[k + 1], states[k + 2] = id, v
-  leases[k + 1], leases[k + 2] = deadline, id
   k = k + 2
+  if lock ~= '' then
+    turns[#turns + 1], turns[#turns + 2] = lock, id
+    plain = false
+  end
   item(id, body, v)
   record[taken + 2] = id
   taken = taken + 1
@@ -74,13 +81,33 @@ end
 local function write()
   if k == 0 then return end
   call('HSET', state, unpack(states))
+  if #turns > 0 then call('HSET', held, unpack(turns)) end
+  states, turns, k = {}, {}, 0
+end
+
+-- become returns the state of a request that is leased.
+local function become(dlv, rest)
+  if dlv == '' then return mark .. '1|' .. rest end
+  return mark .. dlv + 1 .. '|' .. rest
+end
+
+-- lease leases what was granted: if it is several and none has a lock, all as one.
+local function leaseAll()
+  if plain and taken > 1 then
+    call('ZADD', leased, deadline, lot(tok))
+    call('HSET', lots, tok, table.concat(record, '\n', 2))
+    call('HSET', meta, left(tok), taken)
+    return
+  end
+  local leases = {}
+  for i = 2, taken + 1 do
+    leases[#leases + 1], leases[#leases + 2] = deadline, record[i]
+  end
   -- A ZSET of up to 128 members may be a list that each ZADD goes through from
   -- the front. A long member ends that for as long as the key exists.
-  if k > 32 then call('ZADD', leased, 0, long) end
+  if taken > 16 then call('ZADD', leased, 0, long) end
   call('ZADD', leased, unpack(leases))
-  if k > 32 then call('ZREM', leased, long) end
-  if #turns > 0 then call('HSET', held, unpack(turns)) end
-  states, leases, turns, k = {}, {}, {}, 0
+  if taken > 16 then call('ZREM', leased, long) end
 end
 
 -- straight leases due requests without passing them through ready, where all of them
@@ -88,35 +115,97 @@ end
 -- the same. Returns false if not.
 local function straight(ids, packed)
   if #ids > n or call('EXISTS', ready) == 1 then return false end
-  local dlv, rest = {}, {}
   for i = 1, #ids do
-    dlv[i], rest[i] = match(packed[i] or '', '^d[^|]*|(%d*)|(%d+)$')
-    if not rest[i] then return false end
+    local v = packed[i] or ''
+    if not brief[v] then
+      local dlv, rest = match(v, '^d[^|]*|(%d*)|(%d+)$')
+      if not rest then return false end
+      brief[v] = become(dlv, rest)
+    end
   end
   local bodies = call('HMGET', msg, unpack(ids))
   for i = 1, #ids do
     if not bodies[i] then return false end
   end
-  for i, id in ipairs(ids) do grant(id, bodies[i], dlv[i], rest[i]) end
+  for i, id in ipairs(ids) do grant(id, bodies[i], brief[packed[i]], '') end
   write()
   return true
 end
 
-local answered = ''
+-- admit grants a request that came out of ready, if it may pass.
+local seen, has = {}, {} -- ids; locks whose turn was given
+local function admit(id, v, body)
+  local to, lock, s = body and brief[v], '', nil
+  if not to then
+    local dlv, rest = match(v, '^r[^|]*|(%d*)|(.*)$')
+    if not rest then return end
+    to = become(dlv, rest)
+    if find(rest, '|', 1, true) then
+      s = parse(v)
+      lock = s.lock
+    elseif body then
+      brief[v] = to
+    end
+  end
+  seen[id] = true
+  local pass = true
+  if lock ~= '' then
+    local h = has[lock] or call('HGET', held, lock)
+    if h then pass = h == id else pass = not oldest(lock) end
+  end
+  if not body then
+    write()
+    s = s or parse(v)
+    unplace(id, s)
+    call('HDEL', state, id)
+    leave(id, s)
+    heal()
+    stirred = true
+  elseif not pass then
+    line(id, s, now + lease)
+    stirred = true
+  else
+    if lock ~= '' then has[lock] = id end
+    grant(id, body, to, lock)
+  end
+end
+
+-- lapse brings back a request whose lease has ended.
+local function lapse(id)
+  call('ZREM', leased, id)
+  local s = get(id)
+  if not s or s.place ~= 'l' then
+    heal()
+    return
+  end
+  s.token = ''
+  -- claims that ended in neither a failure nor a conflict: their workers died
+  if most > 0 and s.deliveries - s.attempts - s.deferrals >= most then
+    bury(id, s, 'crash loop')
+    leave(id, s)
+  else
+    s.place = 'r'
+    put(id, s)
+    call('LPUSH', ready, id)
+  end
+end
+
+-- overdue returns what stands in leased with a time that has passed.
+local function overdue() return call('ZRANGEBYSCORE', leased, '-inf', whole(now), 'LIMIT', 0, bound) end
+
+local answered, once = '', false -- once: this claim has not been made before
 if n > 0 then
   local c, ids = string.match(call('GET', last) or '0', '^(%d+)(.*)$')
   c = tonumber(c)
   if ctr < c then
-    for i = 12, #ARGV, 2 do codes[#codes + 1] = 0 end
+    for i = 13, #ARGV, 2 do codes[#codes + 1] = 0 end
     return {items, probes, -1, 0, buried, codes, now}
   end
-  if ctr == c then answered, n = ids, 0 end
+  if ctr == c then answered, n = ids, 0 else once = ARGV[12] == '1' end
 end
 quiet = true
 
--- stirred tells whether what is due first may have changed since head was read
-local stirred
-codes, stirred = finish(12, window)
+codes, stirred = finish(13, window, once)
 
 takeback()
 
@@ -163,25 +252,14 @@ end
 
 if first and first <= now then
   stirred = true
-  local late = call('ZRANGEBYSCORE', leased, '-inf', whole(now), 'LIMIT', 0, bound)
+  local late = overdue()
+  local room = bound
+  for _, m in ipairs(late) do
+    if room > 0 and string.byte(m, 1) == 0 then room = room - divide(string.sub(m, 2)) end
+  end
+  if room < bound then late = overdue() end
   for i = #late, 1, -1 do
-    local id = late[i]
-    call('ZREM', leased, id)
-    local s = get(id)
-    if s and s.place == 'l' then
-      s.token = ''
-      -- claims that ended in neither a failure nor a conflict: their workers died
-      if most > 0 and s.deliveries - s.attempts - s.deferrals >= most then
-        bury(id, s, 'crash loop')
-        leave(id, s)
-      else
-        s.place = 'r'
-        put(id, s)
-        call('LPUSH', ready, id)
-      end
-    else
-      heal()
-    end
+    if string.byte(late[i], 1) ~= 0 then lapse(late[i]) end -- the next claim divides those
   end
   first = tonumber(call('ZRANGE', leased, 0, 0, 'WITHSCORES')[2])
 end
@@ -202,50 +280,15 @@ if n > 0 or taken > 0 then
     end
     scanned = scanned + #ids
     local packed, bodies = call('HMGET', state, unpack(ids)), call('HMGET', msg, unpack(ids))
-    local seen, has = {}, {}
     for i, id in ipairs(ids) do
-      local v, dlv, rest = packed[i], nil, nil
-      if v and not seen[id] then dlv, rest = match(v, '^r[^|]*|(%d*)|(.*)$') end
-      if rest then
-        seen[id] = true
-        local s
-        local lock, pass = '', true
-        if find(rest, '|', 1, true) then
-          s = parse(v)
-          lock = s.lock
-        end
-        if lock ~= '' then
-          local h = has[lock]
-          if not h then h = call('HGET', held, lock) end
-          if h then
-            if h ~= id then pass = false end
-          elseif oldest(lock) then
-            pass = false
-          end
-        end
-        if not bodies[i] then
-          write()
-          s = s or parse(v)
-          unplace(id, s)
-          call('HDEL', state, id)
-          leave(id, s)
-          heal()
-          stirred = true
-        elseif not pass then
-          line(id, s, now + lease)
-          stirred = true
-        else
-          if lock ~= '' then
-            has[lock] = id
-            turns[#turns + 1], turns[#turns + 2] = lock, id
-          end
-          grant(id, bodies[i], dlv, rest)
-        end
-      end
+      if packed[i] and not seen[id] then admit(id, packed[i], bodies[i]) end
     end
     write()
   end
-  if taken > 0 then first = math.min(first or now + lease, now + lease) end
+  if taken > 0 then
+    leaseAll()
+    first = math.min(first or now + lease, now + lease)
+  end
   call('SET', last, table.concat(record, '\n'), 'PX', math.max(lease, 300000))
 end
 

@@ -7,6 +7,7 @@ for i = 2, #ARGV, 2 do
   local id = ARGV[i]
   local s = get(id)
   if s and s.place == 'l' and s.token == ARGV[i + 1] then
+    if not call('ZSCORE', leased, id) then divide(s.token) end
     call('ZADD', leased, 'XX', deadline, id)
     codes[#codes + 1] = 1
   else

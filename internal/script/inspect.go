@@ -120,11 +120,12 @@ type Sizes struct {
 func (q *Queue) Sizes(ctx context.Context) (Sizes, error) {
 	var ready, delayed, parked, leased, dead, requests *redis.IntCmd
 	var head *redis.ZSliceCmd
+	var meta *redis.MapStringStringCmd
 	_, err := q.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		ready, delayed = p.LLen(ctx, q.keys.Ready()), p.ZCard(ctx, q.keys.Delayed())
 		parked, leased = p.ZCard(ctx, q.keys.Parked()), p.ZCard(ctx, q.keys.Leased())
 		dead, requests = p.ZCard(ctx, q.keys.Dead()), p.HLen(ctx, q.keys.State())
-		head = p.ZRangeWithScores(ctx, q.keys.Delayed(), 0, 0)
+		head, meta = p.ZRangeWithScores(ctx, q.keys.Delayed(), 0, 0), p.HGetAll(ctx, q.keys.Meta())
 		return nil
 	})
 	if err != nil {
@@ -133,6 +134,12 @@ func (q *Queue) Sizes(ctx context.Context) (Sizes, error) {
 	s := Sizes{
 		Ready: int(ready.Val()), Parked: int(parked.Val()), Leased: int(leased.Val()), Dead: int(dead.Val()),
 		Requests: int(requests.Val()),
+	}
+	for field, n := range meta.Val() {
+		if strings.HasPrefix(field, "lot:") {
+			left, _ := strconv.Atoi(n)
+			s.Leased += left - 1 // of the requests of a lot only that stands there
+		}
 	}
 	// The ZSET holds probes as well, which cannot be counted without reading it
 	// all; but every request is in exactly one place.

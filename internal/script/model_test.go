@@ -842,11 +842,16 @@ func (h *harness) random(n int) {
 	}
 	var history []sent
 	var given []script.Lease
+	acked := map[script.Lease]bool{} // by a claim or by itself
+	plain := rng.IntN(2) * 4         // of five requests so many have no lock, and some of the others
 	next := 0
 	tens := func(max int) int { return 10 * (1 + rng.IntN(max)) }
 	fresh := func() script.Entry {
 		next++
 		e := script.Entry{ID: strconv.Itoa(next), Body: "b" + strconv.Itoa(next), Lock: locks[rng.IntN(len(locks))]}
+		if rng.IntN(5) < plain {
+			e.Lock = ""
+		}
 		if rng.IntN(4) == 0 {
 			e.MaxWait = seconds(tens(12))
 		}
@@ -949,9 +954,13 @@ func (h *harness) random(n int) {
 			if rng.IntN(2) == 0 {
 				done = someLeases()
 			}
-			s.what = fmt.Sprintf("claim(%s:%d, %d, ack%v)", name, number, slots, show(done...))
+			once := !slices.ContainsFunc(done, func(l script.Lease) bool { return acked[l] })
+			for _, l := range done {
+				acked[l] = true
+			}
+			s.what = fmt.Sprintf("claim(%s:%d, %d, ack%v, %v)", name, number, slots, show(done...), once)
 			s.real = func(ctx ctx, q *script.Queue) (string, error) {
-				c, err := q.Exchange(ctx, f, number, slots, window, done)
+				c, err := q.Exchange(ctx, f, number, slots, window, done, once)
 				for _, item := range c.Items {
 					given = append(given, script.Lease{ID: item.ID, Token: f.Token(number)})
 				}
@@ -960,6 +969,9 @@ func (h *harness) random(n int) {
 			s.model = func() string { return w.claim(f, number, slots, done...) }
 		case kind < 56:
 			ls := someLeases()
+			for _, l := range ls {
+				acked[l] = true
+			}
 			s = sent{fmt.Sprintf("ack%v", show(ls...)), ack(show(ls...)...), func() string { return w.ack(ls) }, always}
 		case kind < 64:
 			l, in, strict := someLease(), tens(9), rng.IntN(3) == 0
@@ -1075,7 +1087,7 @@ func (h *harness) drain() {
 		var ls []script.Lease
 		var looks []string
 		h.step("claim(drain)", func(ctx ctx, q *script.Queue) (string, error) {
-			c, err := q.Exchange(ctx, f, n, 8, window, nil)
+			c, err := q.Exchange(ctx, f, n, 8, window, nil, true)
 			for _, item := range c.Items {
 				ls = append(ls, script.Lease{ID: item.ID, Token: f.Token(n)})
 			}

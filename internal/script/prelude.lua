@@ -2,7 +2,7 @@
 -- script only the blocks that it uses; they are divided by empty lines.
 --
 -- The keys have the names that keys.go gives them: ready delayed parked leased dead
--- msg state held wake clock gone past meta. source.go binds those that a script uses to
+-- msg state held wake clock gone past lots meta. source.go binds those that a script uses to
 -- KEYS, and script.go sends no others. Ids hold no control characters and lock names no NUL,
 -- so that NUL separates them.
 local call = redis.call
@@ -219,11 +219,52 @@ local function line(id, s, due)
   if call('ZADD', delayed, 'LT', 'CH', whole(due), probe(s.lock)) > 0 then headed(probe(s.lock)) end
 end
 
+-- lot is the member in leased for the requests of a claim, none of which has a lock, that
+-- are leased as one. left is the field of meta with how many of them are not acknowledged
+-- yet; lots has the ids of all, each in a line.
+local function lot(tok) return '\0' .. tok end
+local function left(tok) return 'lot:' .. tok end
+
+-- drop ends a lot.
+local function drop(tok)
+  call('ZREM', leased, lot(tok))
+  call('HDEL', lots, tok)
+  call('HDEL', meta, left(tok))
+end
+
+-- divide gives the requests of a lot leases of their own, and tells how many there are. All
+-- that happens to one of them before, but for its first acknowledgement, begins with that:
+-- whatever is in a lot and has not been acknowledged is leased with its token.
+local function divide(tok)
+  local all, deadline = call('HGET', lots, tok), call('ZSCORE', leased, lot(tok))
+  drop(tok)
+  if not all or not deadline then return 0 end
+  local ids, own = {}, {}
+  for id in string.gmatch(all, '[^\n]+') do ids[#ids + 1] = id end
+  local head = 'l' .. tok .. '|'
+  for i, v in ipairs(call('HMGET', state, unpack(ids))) do
+    if v and string.sub(v, 1, #head) == head then
+      own[#own + 1] = deadline
+      own[#own + 1] = ids[i]
+    end
+  end
+  if #own > 0 then call('ZADD', leased, unpack(own)) end
+  return #own / 2
+end
+
+-- unlease takes requests out of leased. toks has the tokens of their leases as keys.
+local function unlease(ids, toks)
+  if call('ZREM', leased, unpack(ids)) < #ids then
+    for tok in pairs(toks) do divide(tok) end
+    call('ZREM', leased, unpack(ids))
+  end
+end
+
 -- unplace takes a request out of where it is. In ready its id stays behind in
 -- the LIST; claim skips it, because its place is another.
 local function unplace(id, s)
   if s.place == 'd' then call('ZREM', delayed, id)
-  elseif s.place == 'l' then call('ZREM', leased, id)
+  elseif s.place == 'l' then unlease({id}, {[s.token] = 1})
   elseif s.place == 'x' then call('ZREM', dead, id)
   elseif s.place == 'p' then
     call('ZREM', parked, spot(id, s))
@@ -248,12 +289,13 @@ local function takeback()
   token()
 end
 
--- forget drops a request for good. Its id is remembered, if there is a window: in gone,
--- and in past once a claim has turned the memory over, until one does so again.
-local function forget(id, s, window)
-  call('HDEL', msg, id)
-  call('HDEL', state, id)
-  if window > 0 then call('SADD', gone, id) end
+-- forget drops requests for good, and tells how many there were. Their ids are remembered,
+-- if there is a window: in gone, and in past once a claim has turned the memory over, until
+-- one does so again.
+local function forget(ids, window)
+  call('HDEL', msg, unpack(ids))
+  if window > 0 then call('SADD', gone, unpack(ids)) end
+  return call('HDEL', state, unpack(ids))
 end
 
 -- mine tells what a worker may do with a request: 1 all, 2 it has done it
@@ -270,45 +312,63 @@ end
 
 -- finish acknowledges the requests of ARGV from the first-th on, an id and a
 -- token each: they are done, and the next in line of their locks get the turns.
--- window is forget's. Returns a code for each, and whether a lock's turn ended.
-local function finish(first, window)
-  local codes, ids, n = {}, {}, 0
+-- window is forget's. once says that none of this has been sent before: then those of a
+-- lot need not be looked at. Returns a code for each, or none if all are 1, and whether a
+-- lock's turn ended.
+local function finish(first, window, once)
+  local whole, len = {}, {} -- those of each lot, and how many; false: there is no such lot
+  local ids, at, n = {}, {}, 0 -- the others, and where each stands
+  local tok, part
   for i = first, #ARGV, 2 do
-    n = n + 1
-    ids[n] = ARGV[i]
+    local id, t = ARGV[i], ARGV[i + 1]
+    if t ~= tok then
+      tok = t
+      if once and whole[t] == nil then whole[t], len[t] = call('HGET', meta, left(t)) and {}, 0 end
+      part = whole[t]
+    end
+    if part then
+      local k = len[t] + 1
+      len[t], part[k] = k, id
+    else
+      n = n + 1
+      ids[n], at[n] = id, i
+    end
   end
+  for t, p in pairs(whole) do
+    if p and call('HINCRBY', meta, left(t), -forget(p, window)) <= 0 then drop(t) end
+  end
+  local codes = {}
   if n == 0 then return codes, false end
+  for i = 1, (#ARGV - first + 1) / 2 do codes[i] = 1 end
   local match, sub = string.match, string.sub
   local packed = call('HMGET', state, unpack(ids))
-  local done, named, leaving = {}, {}, {}
-  local tok, head, from
-  local d = 0 -- the length of done
-  for i = 1, n do
-    local id, v = ids[i], packed[i]
-    if ARGV[first + 2 * i - 1] ~= tok then
-      tok = ARGV[first + 2 * i - 1]
+  local done, toks, named, leaving = {}, {}, {}, {}
+  local head, from
+  tok = nil
+  for j, id in ipairs(ids) do
+    local v, code = packed[j], 1
+    if ARGV[at[j] + 1] ~= tok then
+      tok = ARGV[at[j] + 1]
       head = 'l' .. tok .. '|'
       from = #head + 1
     end
     if named[id] then
-      codes[i] = named[id] -- named twice
+      code = named[id] -- named twice
     elseif v and sub(v, 1, from - 1) == head then
-      codes[i], named[id] = 1, window > 0 and 2 or 0
-      d = d + 1
-      done[d] = id
+      named[id] = window > 0 and 2 or 0
+      done[#done + 1], toks[tok] = id, 1
       if match(v, '^%d*|%d+|', from) then
         local s = parse(v)
         if s.lock ~= '' then leaving[#leaving + 1] = {id, s} end
       end
     else
-      codes[i] = mine(id, v and parse(v), tok)
+      code = mine(id, v and parse(v), tok)
     end
+    codes[(at[j] - first) / 2 + 1] = code
   end
-  if d > 0 then
-    call('ZREM', leased, unpack(done))
-    call('HDEL', msg, unpack(done))
-    call('HDEL', state, unpack(done))
-    if window > 0 then call('SADD', gone, unpack(done)) end
+  if #done > 0 then
+    unlease(done, toks)
+    forget(done, window)
     for _, l in ipairs(leaving) do leave(l[1], l[2]) end
   end
   return codes, #leaving > 0

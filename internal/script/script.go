@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -230,15 +231,20 @@ var claim = compile("claim")
 // feeder's lane, from 1; a claim whose answer was lost is made again with its number.
 // Its window is 0: a sixteenth one turns the memory of finished ids over at once.
 func (q *Queue) Claim(ctx context.Context, f *Feed, number int64, n int) (Claimed, error) {
-	return q.Exchange(ctx, f, number, n, 0, nil)
+	return q.Exchange(ctx, f, number, n, 0, nil, true)
 }
 
 // Exchange is Ack and then Claim, in one command. Every sixteenth one turns the
-// memory of finished ids over if that was last done window ago.
-func (q *Queue) Exchange(ctx context.Context, f *Feed, number int64, n int, window time.Duration, done []Lease) (Claimed, error) {
-	name := f.Name()
-	args := append(make([]any, 0, 11+2*len(done)), name, number, min(n, Bound), ms(f.Lease),
-		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain), ms(window), ms(f.Listen))
+// memory of finished ids over if that was last done window ago. once says that no
+// acknowledgement of any of done has been sent before, but by this very call: that is
+// cheaper, and must be true.
+func (q *Queue) Exchange(ctx context.Context, f *Feed, number int64, n int, window time.Duration, done []Lease, once bool) (Claimed, error) {
+	name, told := f.Name(), 0
+	if once {
+		told = 1
+	}
+	args := append(make([]any, 0, 12+2*len(done)), name, number, min(n, Bound), ms(f.Lease),
+		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain), ms(window), ms(f.Listen), told)
 	return claimed(claim.run(ctx, q, []string{q.keys.Last(name)}, appendLeases(args, done)...), len(done))
 }
 
@@ -266,7 +272,7 @@ func claimed(cmd *redis.Cmd, finished int) (Claimed, error) {
 	c.Wait = time.Duration(r.number()) * time.Millisecond
 	c.More = r.number() == 1
 	c.Buried = r.buried()
-	c.Acked = r.codes(finished)
+	c.Acked = r.acked(finished)
 	c.Now = time.UnixMilli(r.number())
 	return c, first("claim", r.err, items.err, probes.err)
 }
@@ -566,6 +572,17 @@ func (r *reader) codes(n int) []Code {
 		r.err = l.err
 	}
 	return out
+}
+
+// acked reads what codes does, or an empty list for n times Done.
+func (r *reader) acked(n int) []Code {
+	if len(r.v) > 0 {
+		if l, ok := r.v[0].([]any); ok && len(l) == 0 {
+			r.next()
+			return slices.Repeat([]Code{Done}, n)
+		}
+	}
+	return r.codes(n)
 }
 
 func (r *reader) buried() []Buried {

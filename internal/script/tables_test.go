@@ -136,7 +136,7 @@ func listen(f *script.Feed) { f.Listen = seconds(20) }
 
 func exchange(n int64, slots int, done ...string) call {
 	return func(ctx context.Context, q *script.Queue) (string, error) {
-		c, err := q.Exchange(ctx, defaultFeed(), n, slots, window, leases(done))
+		c, err := q.Exchange(ctx, defaultFeed(), n, slots, window, leases(done), true)
 		return showClaim(c), err
 	}
 }

@@ -111,7 +111,7 @@ func read(t testing.TB, q *script.Queue) (*world, []string) {
 	leased, dead := p.ZRangeWithScores(ctx, k.Leased(), 0, -1), p.ZRangeWithScores(ctx, k.Dead(), 0, -1)
 	gone, past := p.SMembers(ctx, k.Gone()), p.SMembers(ctx, k.Past())
 	state, msg := p.HGetAll(ctx, k.State()), p.HGetAll(ctx, k.Msg())
-	held, meta := p.HGetAll(ctx, k.Held()), p.HGetAll(ctx, k.Meta())
+	held, meta, lots := p.HGetAll(ctx, k.Held()), p.HGetAll(ctx, k.Meta()), p.HGetAll(ctx, k.Lots())
 	clock := p.Get(ctx, k.Clock())
 	last := map[string]*redis.StringCmd{}
 	for _, f := range []string{"f", "f/1", "g", "h"} {
@@ -168,7 +168,31 @@ func read(t testing.TB, q *script.Queue) (*world, []string) {
 		}
 	}
 	for _, z := range leased.Val() {
-		in(z.Member.(string), 'l', int64(z.Score))
+		tok, ok := strings.CutPrefix(z.Member.(string), "\x00")
+		if !ok {
+			in(z.Member.(string), 'l', int64(z.Score))
+			continue
+		}
+		n := int64(0)
+		for id := range strings.SplitSeq(lots.Val()[tok], "\n") {
+			if r := w.reqs[id]; r.place == 'l' && r.token == tok {
+				in(id, 'l', int64(z.Score))
+				n++
+			}
+		}
+		if left := number(meta.Val()["lot:"+tok]); left != n || n == 0 {
+			bad = append(bad, fmt.Sprintf("I14: lot %s has %d requests and says %d", tok, n, left))
+		}
+		delete(lots.Val(), tok)
+		delete(meta.Val(), "lot:"+tok)
+	}
+	for tok := range lots.Val() {
+		bad = append(bad, "I14: lot "+tok+" is not leased")
+	}
+	for field := range meta.Val() {
+		if strings.HasPrefix(field, "lot:") {
+			bad = append(bad, "I14: "+field+" is not leased")
+		}
 	}
 	for _, z := range dead.Val() {
 		in(z.Member.(string), 'x', int64(z.Score))

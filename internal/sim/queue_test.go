@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -28,6 +29,7 @@ func look(ctx context.Context, rdb *redis.Client, k keys.Queue) (v view, bad []s
 	leased, dead := p.ZRange(ctx, k.Leased(), 0, -1), p.ZRange(ctx, k.Dead(), 0, -1)
 	ready, wake := p.LRange(ctx, k.Ready(), 0, -1), p.LRange(ctx, k.Wake(), 0, -1)
 	state, msg, held := p.HGetAll(ctx, k.State()), p.HGetAll(ctx, k.Msg()), p.HGetAll(ctx, k.Held())
+	lots, meta := p.HGetAll(ctx, k.Lots()), p.HGetAll(ctx, k.Meta())
 	if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return v, []string{fmt.Sprintf("read the queue: %v", err)}
 	}
@@ -80,7 +82,27 @@ func look(ctx context.Context, rdb *redis.Client, k keys.Queue) (v view, bad []s
 		}
 	}
 	for _, m := range leased.Val() {
-		stands(m, "leased")
+		tok, ok := strings.CutPrefix(m, "\x00")
+		if !ok {
+			v.leased++
+			stands(m, "leased")
+			continue
+		}
+		n := 0
+		for id := range strings.SplitSeq(lots.Val()[tok], "\n") {
+			if all[id].Place == "leased" && all[id].Token == tok {
+				n++
+				stands(id, "leased")
+			}
+		}
+		v.leased += n
+		if left := meta.Val()["lot:"+tok]; left != strconv.Itoa(n) {
+			say("I14: lot %s has %d requests and says %s", tok, n, left)
+		}
+		delete(lots.Val(), tok)
+	}
+	for tok := range lots.Val() {
+		say("I14: lot %s is not leased", tok)
 	}
 	for _, m := range dead.Val() {
 		stands(m, "dead")
@@ -126,7 +148,7 @@ func look(ctx context.Context, rdb *redis.Client, k keys.Queue) (v view, bad []s
 			say("I11: %s has the turn on %q and is %s", id, lock, st.Place)
 		}
 	}
-	v = view{all: all, leased: len(leased.Val()), claimable: make(map[string]bool), stuck: make(map[string]bool)}
+	v = view{all: all, leased: v.leased, claimable: make(map[string]bool), stuck: make(map[string]bool)}
 	for id := range once {
 		turn, lock := held.Val()[all[id].Lock], all[id].Lock
 		if lock == "" || turn == id || turn == "" && !lines[lock] {
