@@ -167,27 +167,27 @@ var controls = []Control{
 	},
 	{
 		"lot-with-locks", "what has a lock is leased by itself", "internal/script/claim.lua",
-		"if plain and taken > 1 then", "if taken > 1 then", scripts("TestLot"),
+		"if plain and taken > 1 then", "if taken > 1 then", scripts("TestLot")[:2],
 	},
 	{
 		"lot-not-divided", "a lot is divided before a request leaves it other than by its acknowledgement", "internal/script/prelude.lua",
-		"    for tok in pairs(toks) do divide(tok) end\n", "", scripts("TestLotIsDivided"),
+		"    for tok in pairs(toks) do divide(tok) end\n", "", scripts("TestLotIsDivided")[:2],
 	},
 	{
 		"lot-extended-whole", "a lot is divided before a lease is extended", "internal/script/extend.lua",
-		"    if not call('ZSCORE', leased, id) then divide(s.token) end\n", "", scripts("TestLotIsDivided"),
+		"    if not call('ZSCORE', leased, id) then divide(s.token) end\n", "", scripts("TestLotIsDivided")[:2],
 	},
 	{
 		"lot-divided-blindly", "only what is still leased gets a lease of its own", "internal/script/prelude.lua",
-		"    if v and string.sub(v, 1, #head) == head then\n      own", "    if v then\n      own", scripts("TestLotAcknowledgedAgain"),
+		"    if v and string.sub(v, 1, #head) == head then\n      own", "    if v then\n      own", scripts("TestLotAcknowledgedAgain")[:1],
 	},
 	{
 		"lot-stays", "a lot ends with its last request", "internal/script/prelude.lua",
-		"<= 0 then drop(t) end", "< 0 then drop(t) end", scripts("TestLotEndsWithItsLast"),
+		"<= 0 then drop(t) end", "< 0 then drop(t) end", scripts("TestLotEndsWithItsLast")[:2],
 	},
 	{
 		"lot-ends-early", "a lot does not end before its last request", "internal/script/prelude.lua",
-		"<= 0 then drop(t) end", "<= 1 then drop(t) end", scripts("TestLotEndsWithItsLast"),
+		"<= 0 then drop(t) end", "<= 1 then drop(t) end", []string{scriptModel},
 	},
 	{
 		"lot-never-lapses", "a lot whose lease has ended comes back", "internal/script/claim.lua",
@@ -195,19 +195,19 @@ var controls = []Control{
 	},
 	{
 		"lot-taken-for-an-id", "a lot that the claim has no room for is left to the next", "internal/script/claim.lua",
-		"if string.byte(late[i], 1) ~= 0 then lapse", "if true then lapse", scripts("TestLotsLapseBounded"),
+		"if string.byte(late[i], 1) ~= 0 then lapse", "if true then lapse", scripts("TestLotsLapseBounded")[:1],
 	},
 	{
 		"lots-unbounded", "one claim divides a bounded number of lots", "internal/script/claim.lua",
-		"if room > 0 and string", "if string", scripts("TestLotsLapseBounded"),
+		"if room > 0 and string", "if string", scripts("TestLotsLapseBounded")[:1],
 	},
 	{
 		"acked-again-unseen", "an acknowledgement that was sent before looks at the states", "internal/script/claim.lua",
-		"else once = ARGV[12] == '1' end", "else once = true end", scripts("TestLotAcknowledgedAgain"),
+		"else once = ARGV[12] == '1' end", "else once = true end", scripts("TestLotAcknowledgedAgain")[:1],
 	},
 	{
 		"claim-again-unseen", "so does a claim that is sent again", "internal/script/claim.lua",
-		"if ctr == c then answered, n = ids, 0 else once", "if ctr == c then answered, n = ids, 0 end do once", scripts("TestLotAcknowledgedAgain"),
+		"if ctr == c then answered, n = ids, 0 else once", "if ctr == c then answered, n = ids, 0 end do once", scripts("TestLotAcknowledgedAgain")[:1],
 	},
 	{
 		"turn-early", "the memory is not turned over before the window has passed", "internal/script/claim.lua",
