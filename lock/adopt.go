@@ -10,7 +10,18 @@ import (
 // Token returns the secret that proves to Redis who holds the lock. With it
 // another process can take the lock over, see [Locker.Adopt]; it ends in the
 // fence. Do not log it.
+//
+// As the lock may be another's from then on, Release hands it to no goroutine of
+// this process without asking Redis.
 func (lk *Lock) Token() string {
+	lk.ls.l.mu.Lock()
+	defer lk.ls.l.mu.Unlock()
+	return lk.giveToken()
+}
+
+// giveToken is Token. Call with mu held.
+func (lk *Lock) giveToken() string {
+	lk.ls.given = true
 	token, _ := splitValue(lk.ls.value)
 	return token + "." + strconv.FormatInt(lk.fence, 10)
 }
@@ -60,7 +71,7 @@ func (lk *Lock) Disown() (token string, err error) {
 	if ls.tk != nil {
 		ls.tk.slot.ended(ls.tk)
 	}
-	return lk.Token(), nil
+	return lk.giveToken(), nil
 }
 
 // Adopt takes a held lock over from another process, or from elsewhere in this

@@ -104,6 +104,56 @@ func TestAdopt(t *testing.T) {
 	})
 }
 
+// Whoever gave a token away without Disown may hold nothing any more: Release lets
+// none of its own process in unless Redis does.
+func TestReleaseOfAnAdoptedLockHandsNothingOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		a, b := newLocker(t, rdb, lock.Config{Owner: "a"}), newLocker(t, rdb, lock.Config{Owner: "b"})
+		given, err := a.Acquire(t.Context(), "x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entered := make(chan *lock.Lock, 1)
+		go func() {
+			lk, err := a.Acquire(t.Context(), "x", nil)
+			if err != nil {
+				t.Error(err)
+			}
+			entered <- lk
+		}()
+		synctest.Wait()
+		adopted, err := b.Adopt(t.Context(), "x", given.Token())
+		if err != nil {
+			t.Fatal(err)
+		}
+		release(t, given)
+		synctest.Wait()
+		select {
+		case lk := <-entered:
+			t.Fatalf("%v is good until %v, and %v until %v", lk, lk.Expires(), adopted, adopted.Expires())
+		default:
+		}
+		if err := adopted.Extend(t.Context()); err != nil {
+			t.Errorf("Extend by the adopter: %v", err)
+		}
+		release(t, adopted)
+		release(t, <-entered)
+	})
+}
+
+// Nor does a section of a relay pass on what may be another's.
+func TestRelayOfAGivenToken(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		l := newLocker(t, rdb, lock.Config{})
+		err := l.TryDo(t.Context(), "x", func(_ context.Context, lk *lock.Lock) error { lk.Token(); return nil }, lock.Relay("q"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantHeld(t, l, "x", false)
+	})
+}
+
 // A reply to Adopt is lost and the command sent again: same lock. Without a
 // second try nobody keeps it.
 func TestAdoptLostReply(t *testing.T) {

@@ -129,8 +129,8 @@ func (lk *Lock) notHeld(op string) error {
 
 // Release gives the lock up: to the next goroutine of this process that waits
 // for it, without a round trip, or else to the first process in line, or it
-// frees it. It does so even if ctx has ended, within 6 s; ctx only carries
-// values. Calls after the first return what the first did, except that after an
+// frees it. After [Lock.Token] it always asks Redis. It does so even if ctx has
+// ended, within 6 s; ctx only carries values. Calls after the first return what the first did, except that after an
 // [*UnavailableError] they try again; what could not be released in the
 // foreground is released in the background, and ends with its lease at the
 // latest.

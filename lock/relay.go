@@ -98,7 +98,7 @@ const (
 func (lk *Lock) pass(now time.Time) bool {
 	ls, l := lk.ls, lk.ls.l
 	n, one := l.node.(*single)
-	if lk.leg == nil || lk.leg.n >= relaySections || !one || l.closed || between(now, ls.deadline) <= 0 {
+	if lk.leg == nil || lk.leg.n >= relaySections || ls.given || !one || l.closed || between(now, ls.deadline) <= 0 {
 		return false
 	}
 	ls.cur = nil

@@ -339,7 +339,7 @@ func (s *slot) admit(now time.Time) {
 // handOn ends a section by letting the next one in, if the turn's bounds and the
 // lease allow it.
 func (s *slot) handOn(tk *ticket, now time.Time) bool {
-	if s.tk != tk || s.state != held || len(s.fifo) == 0 || tk.next > tk.last || s.l.closed {
+	if s.tk != tk || s.state != held || len(s.fifo) == 0 || tk.given || tk.next > tk.last || s.l.closed {
 		return false
 	}
 	if now.Sub(tk.turn) >= s.l.cfg.TurnTime || between(now, tk.deadline) <= 0 {

@@ -860,6 +860,11 @@ var controls = []Control{
 		[]string{"lock:TestLookAndReported", queueWalks},
 	},
 	{
+		"hand-off-of-the-given", "a lock whose token was given away is not handed on without Redis", "lock/ticket.go",
+		" || tk.given || tk.next", " || tk.next",
+		[]string{"lock:TestReleaseOfAnAdoptedLockHandsNothingOn"},
+	},
+	{
 		"adopt-any", "adopt compares the token", "lock/adopt.lua",
 		"  if string.sub(held, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return 0 end\n", "",
 		[]string{"lock:TestAdopt"},
