@@ -110,6 +110,41 @@ func TestDeferredRunsOnceWhenTheLockIsReleased(t *testing.T) {
 	})
 }
 
+// Who holds the lock by the Acquirer's Locker need not know of queues.
+func TestDeferredRunsWhenTheLockerReleases(t *testing.T) {
+	for name, hold := range map[string]func(context.Context, *lock.Locker, func()) error{
+		"Do": func(ctx context.Context, l *lock.Locker, fn func()) error {
+			return l.Do(ctx, "k", nil, func(context.Context, *lock.Lock) error { fn(); return nil })
+		},
+		"TryDo": func(ctx context.Context, l *lock.Locker, fn func()) error {
+			return l.TryDo(ctx, "k", func(context.Context, *lock.Lock) error { fn(); return nil })
+		},
+		"Release": func(ctx context.Context, l *lock.Locker, fn func()) error {
+			lk, err := l.TryAcquire(ctx, "k")
+			if err != nil {
+				return err
+			}
+			fn()
+			return lk.Release(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				d := newDeferring(t, rdb, "q")
+				start(t, d.queue)
+				err := hold(t.Context(), d.acq.Locker(), func() {
+					deferred(t, d.task, 1, sidestep.Defer(10*time.Minute))
+					time.Sleep(time.Second)
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				wantAt(t, d.ran, time.Second, time.Second+10*time.Millisecond)
+			})
+		})
+	}
+}
+
 // A consumer elsewhere, with an Acquirer of its own, runs what was deferred here.
 func TestDeferredRunsInAnotherProcess(t *testing.T) {
 	both(t, func(t *testing.T, rdb *redis.Client) {

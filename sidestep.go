@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sidestep-go/sidestep/delayq"
+	"github.com/sidestep-go/sidestep/internal/reports"
 	"github.com/sidestep-go/sidestep/lock"
 )
 
@@ -149,7 +150,9 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 	var held *lock.Lock
 	enter := func(ctx context.Context, lk *lock.Lock) error {
 		started = time.Now()
-		held = lk
+		if held = lk; lk != nil {
+			reports.Take(lk) // hint tells
+		}
 		out.entered, out.fence, out.waited = true, lk.Fence(), started.Sub(called)
 		return s.fn(ctx, lk)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/sidestep-go/sidestep/internal/reports"
 )
 
 // Lock is one section under a lock: from an acquiring call until Release, or
@@ -29,6 +31,7 @@ type Lock struct {
 	outcome   error
 	reported  []string
 	unsure    bool // what there was to report went with a lost answer
+	taken     bool // what there is to report is told by who asked for that, and by nobody else
 }
 
 // Name returns the lock's name, as it was given to the acquiring call.
@@ -201,6 +204,9 @@ func (lk *Lock) release(ctx context.Context, held, well bool) (lost, err error) 
 	}
 	lk.released = true
 	lk.reported = d.reply.queues
+	if !lk.taken {
+		l.tell(&ls.keys, lk.reported)
+	}
 	lk.unsure = !d.reply.released && covered
 	if !d.reply.released && !covered {
 		l.mu.Lock()
@@ -280,9 +286,9 @@ func (lk *Lock) hookReleased(ctx context.Context) {
 }
 
 // Reported returns, after Release, the names of the delay queues that had
-// registered with [Locker.Look] and that this release took out of the set: the
-// caller tells them that the lock is free. It is empty if the lock went to
-// someone in line, and until Release has succeeded.
+// registered with [Locker.Look] and that this release took out of the set. Without
+// [Locker.OnFreed] the caller tells them that the lock is free. It is empty if the lock
+// went to someone in line, and until Release has succeeded.
 func (lk *Lock) Reported() []string {
 	if lk == nil {
 		return nil
@@ -302,4 +308,14 @@ func (lk *Lock) ReportLost() bool {
 	lk.releasing.Lock()
 	defer lk.releasing.Unlock()
 	return lk.unsure
+}
+
+func init() {
+	reports.Take = func(lk any) {
+		if lk, ok := lk.(*Lock); ok {
+			lk.releasing.Lock()
+			defer lk.releasing.Unlock()
+			lk.taken = true
+		}
+	}
 }

@@ -191,12 +191,22 @@ func (l *Locker) report(k *keys, queues []string) {
 	}
 }
 
-// OnFreed has fn called when a command that no [Lock.Release] stands for has
-// freed a lock with which delay queues were registered, as [Lock.Reported] has
-// it for a Release: a [Locker.Revoke], or what gives back a lock that went to a
-// waiter who had just given up.
+// tell is report on a goroutine of the Locker.
+func (l *Locker) tell(k *keys, queues []string) {
+	if len(queues) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.spawn(func() { l.report(k, queues) })
+}
+
+// OnFreed has fn called when a command of this Locker has freed a lock with which
+// delay queues were registered: a [Lock.Release] ([Lock.Reported] has the same names), a
+// [Locker.Revoke], or what gives back a lock that went to a waiter who had just given
+// up. What runs under a sidestep.Acquirer is told of by that, and not here.
 // Until there is such a function, the registrations stay for the next release, but for
-// those that the end of a [Relay] takes out.
+// those that a Release or the end of a [Relay] takes out.
 //
 // fn gets the lock's name. It runs on a goroutine of the Locker, which Close
 // waits for; several may run at once. Further functions are called as well. A
@@ -313,11 +323,7 @@ func (l *Locker) Revoke(ctx context.Context, name string) (bool, error) {
 	var r releaseReply
 	err = l.ask(ctx, "revoke", &k, func(ctx context.Context) (err error) {
 		r, err = l.node.revoke(ctx, &k, l.cfg.FenceMargin, len(l.listeners()) > 0)
-		if queues := r.queues; len(queues) > 0 {
-			l.mu.Lock()
-			l.spawn(func() { l.report(&k, queues) })
-			l.mu.Unlock()
-		}
+		l.tell(&k, r.queues)
 		return err
 	})
 	if err != nil {

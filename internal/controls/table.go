@@ -1131,6 +1131,16 @@ var controls = []Control{
 		[]string{".:TestDeferredRunsOnceWhenTheLockIsReleased"},
 	},
 	{
+		"plain-release-tells-nobody", "a release that no Acquirer made tells those who listen", "lock/lock.go",
+		"		l.tell(&ls.keys, lk.reported)\n", "",
+		[]string{".:TestDeferredRunsWhenTheLockerReleases"},
+	},
+	{
+		"release-told-twice", "an Acquirer tells of its own releases, and nobody else", "sidestep.go",
+		"			reports.Take(lk) // hint tells\n", "			_ = reports.Take\n",
+		[]string{".:TestWorkerTellsItsOwnQueueOnce"},
+	},
+	{
 		"relay-past-the-line", "a section passes its lock on only if nobody stands in line", "lock/relay.lua",
 		" and redis.call('EXISTS', KEYS[3]) == 0 then", " then",
 		[]string{"lock:TestRelayLetsWaitersIn", lockTable},
