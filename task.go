@@ -160,8 +160,8 @@ func Timeout(d time.Duration) TaskOption {
 }
 
 // StrictOrder keeps a failed request at the head of its lock's line while it
-// waits for its next attempt: none of that lock's other requests in this queue
-// runs meanwhile. By default it steps out of line, so that one bad request does
+// waits for its next attempt, or for the locks' Redis to answer: none of that lock's
+// other requests in this queue runs meanwhile. By default it steps out of line, so that one bad request does
 // not stop its lock for its whole backoff.
 func StrictOrder() TaskOption { return func(c *taskConfig) { c.strict = true } }
 
@@ -382,7 +382,7 @@ func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) err
 	defer func() {
 		if v := recover(); v != nil {
 			if ctx.Err() == nil {
-				_ = t.failed(ctx, d, fmt.Errorf("panic: %v", v)) // the queue tries what this could not
+				_ = t.failed(ctx, d, fmt.Errorf("panic: %v", v)) // the queue tries again what this could not
 			}
 			panic(v) // the queue keeps the stack and goes on
 		}
@@ -431,6 +431,9 @@ func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) err
 		// Redis did not give the lock: that is no fault of the request.
 		if errors.Is(err, ErrClosed) {
 			a.cfg.Logger.WarnContext(ctx, "a worker's Locker is closed; requests that need a lock wait", "queue", t.queue.name, "id", d.ID)
+		}
+		if t.cfg.strict {
+			return d.DelayStrict(ctx, unavailablePause, err.Error())
 		}
 		return d.Delay(ctx, unavailablePause, err.Error())
 	}

@@ -19,6 +19,8 @@ import (
 // Handler does the work of a delivery. If it has not settled the delivery
 // itself, nil acknowledges it; an error, or a panic, counts a failed attempt and
 // brings it back after [ConsumeConfig.Backoff]. Handlers run concurrently.
+// A settlement of the handler's own that Redis refused is no failed attempt: it is
+// tried once more, and if that fails, too, the request runs again when its lease ends.
 //
 // The context ends with the cause [ErrStale] when the request is no longer this
 // worker's, and with [ErrDraining] when the drain timeout is over; a handler that
@@ -333,6 +335,9 @@ func (c *consumer) failed(d *Delivery, err, cause error) error {
 	defer cancel()
 	if errors.Is(cause, ErrStale) || errors.Is(cause, ErrDraining) {
 		return d.Requeue(ctx) // as stale, most likely it is refused, which is how its lock's next is found
+	}
+	if again := d.unsettled(); again != nil {
+		return again(ctx) // by its handler's rules, and not by those of c.cfg
 	}
 	delay, ok := c.cfg.Backoff.Next(d.Attempts+1, time.Since(d.Accepted))
 	if !ok {

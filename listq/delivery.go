@@ -47,9 +47,10 @@ type Delivery struct {
 	lost  atomic.Bool               // it is known to be another's, and the hook was told
 	told  bool                      // the feeder's: an acknowledgement was sent, and not answered
 
-	mu       sync.Mutex  // held while a settlement is under way
-	settling atomic.Bool // a settlement is under way, or done
-	settled  atomic.Bool // written with mu held
+	mu       sync.Mutex                      // held while a settlement is under way
+	settling atomic.Bool                     // a settlement is under way, or done
+	settled  atomic.Bool                     // written with mu held
+	again    func(ctx context.Context) error // the last settlement by Settle, if it failed; guarded by mu
 }
 
 // Queue returns the queue that the request was claimed from.
@@ -132,6 +133,12 @@ func (d *Delivery) Delay(ctx context.Context, delay time.Duration, note string) 
 	return d.back(ctx, "delay", delay, script.Nothing, 0, note, false)
 }
 
+// DelayStrict is Delay as NackStrict is Nack: while it waits, nobody else of its lock's
+// line gets the turn.
+func (d *Delivery) DelayStrict(ctx context.Context, delay time.Duration, note string) error {
+	return d.back(ctx, "delay", delay, script.Nothing, 0, note, true)
+}
+
 // Bury makes the request dead at once, for the given reason (its first 1,024
 // bytes): it can never succeed.
 func (d *Delivery) Bury(ctx context.Context, reason string) error {
@@ -185,9 +192,22 @@ func (d *Delivery) Settle(ctx context.Context, verb string,
 		return nil
 	})
 	if err != nil {
+		if !errors.Is(err, ErrSettled) {
+			d.mu.Lock()
+			d.again = func(ctx context.Context) error { return d.Settle(ctx, verb, fn) }
+			d.mu.Unlock()
+		}
 		return err
 	}
 	return d.concluded(ctx, verb, code, buried)
+}
+
+// unsettled returns what settles the delivery as its handler tried to, or nil if it did
+// not.
+func (d *Delivery) unsettled() func(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.again
 }
 
 // settle marks the delivery as settled if fn succeeds. For as long as fn runs,

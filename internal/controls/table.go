@@ -1390,6 +1390,16 @@ var controls = []Control{
 		[]string{".:TestFaultUnknownTask"},
 	},
 	{
+		"outage-breaks-order", "StrictOrder keeps the order while the locks' Redis does not answer", "task.go",
+		"			return d.DelayStrict(ctx, unavailablePause, err.Error())", "			return d.Delay(ctx, unavailablePause, err.Error())",
+		[]string{".:TestStrictOrderThroughAnOutageOfTheLocks"},
+	},
+	{
+		"refusal-is-a-failure", "a settlement that Redis refused is no failed attempt", "listq/consume.go",
+		"	if again := d.unsettled(); again != nil {", "	if again := d.unsettled(); false {",
+		[]string{".:TestRefusedNackKeepsTheTasksRules", ".:TestRefusedParkIsNoAttempt"},
+	},
+	{
 		"order-not-strict", "StrictOrder keeps the order through failures", "task.go",
 		"	case t.cfg.strict:", "	case false:",
 		[]string{".:TestOrderAfterAFailure"},
