@@ -258,6 +258,11 @@ var controls = []Control{
 		"if more then token() end\n", "", scripts("TestClaimLeavesToken"),
 	},
 	{
+		"refused-without-memory", "what is there is worked off while Redis is out of memory", "internal/script/prelude.lua",
+		"local function begin() call('HDEL', meta, '') end", "local function begin() end",
+		[]string{"internal/script:TestOutOfMemory", "listq:TestLeasesAreExtendedWithoutMemory", "listq:TestQueueIsWorkedOffWithoutMemory"},
+	},
+	{
 		"push-silently", "push pushes a token", "internal/script/push.lua",
 		"if #new > 0 or call('LLEN', ready) > 0 then token() end\n", "", scripts("TestClaimLeavesToken"),
 	},

@@ -204,6 +204,7 @@ if n > 0 then
   if ctr == c then answered, n = ids, 0 else once = ARGV[12] == '1' end
 end
 quiet = true
+begin()
 
 codes, stirred = finish(13, window, once)
 

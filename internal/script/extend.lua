@@ -1,6 +1,7 @@
 -- extend: leases last from now on.
 -- ARGV[1] lease in ms, then per request: id, token
 -- returns per request 1 done | 0 stale
+begin()
 local codes = {}
 local deadline = whole(now + tonumber(ARGV[1]))
 for i = 2, #ARGV, 2 do

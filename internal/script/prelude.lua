@@ -12,6 +12,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local buried = {}
 
+-- begin comes before the first write of a script that works off what is there. While it is
+-- out of memory, Redis refuses a script what may need some, until that has made a write that
+-- needs none.
+local function begin() call('HDEL', meta, '') end
+
 -- whole prints a number without an exponent or a fraction.
 local function whole(n) return string.format('%.0f', n) end
 
