@@ -37,7 +37,7 @@ type aclRole struct {
 	patterns []string // with app: as the prefix
 }
 
-var aclRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([^|]*) \\| ([^|]*) \\|$")
+var aclRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([^|]*) \\| (.*) \\|$")
 
 // aclRoles reads the table of the document.
 func aclRoles(t *testing.T) map[string]aclRole {
@@ -46,7 +46,8 @@ func aclRoles(t *testing.T) map[string]aclRole {
 	if err != nil {
 		t.Fatal(err)
 	}
-	words := func(cell string) []string { return strings.Fields(strings.ReplaceAll(cell, "`", "")) }
+	plain := strings.NewReplacer("`", "", `\|`, "|")
+	words := func(cell string) []string { return strings.Fields(plain.Replace(cell)) }
 	roles := make(map[string]aclRole)
 	for _, row := range aclRow.FindAllStringSubmatch(string(text), -1) {
 		r := aclRole{patterns: words(row[2])}

@@ -5,7 +5,7 @@
 local held = {}
 for i, key in ipairs(KEYS) do
   if redis.call('GET', key) == ARGV[2 * i - 1] then
-    redis.call('PEXPIRE', key, ARGV[2 * i])
+    if redis.call('PTTL', key) < tonumber(ARGV[2 * i]) then redis.call('PEXPIRE', key, ARGV[2 * i]) end
     held[i] = 1
   else
     held[i] = 0

@@ -69,10 +69,10 @@ func (m *many) run(ctx context.Context, cmds []*redis.Cmd) (rest []*redis.Cmd) {
 	switch {
 	case err == nil && len(replies) == len(taken):
 	case err != nil && !errors.As(err, new(redis.Error)): // there is no answer
-		for _, c := range taken {
+		for _, c := range cmds { // the others would wait for as long again, and all for them
 			c.SetErr(err)
 		}
-		return rest
+		return nil
 	default:
 		m.apart.Store(redis.HasErrorPrefix(err, "CROSSSLOT"))
 		return cmds

@@ -22,7 +22,9 @@ local function mint(k, margin, key)
 end
 
 -- serve: the lock is free; give it to the first in line who listens. me is the
--- caller's own value, or ''. Write, then tell: a told waiter needs no check.
+-- caller's own value, or ''. Who listens is asked first: what is published goes to
+-- replicas and to a Cluster's other nodes too, and PUBLISH counts none of those it
+-- reaches there. Write, then tell: a told waiter needs no check.
 -- returns the value written, its last fence, its lease in ms; or nothing.
 local function serve(me, lease, k, margin)
   for _ = 1, 64 do
@@ -37,11 +39,12 @@ local function serve(me, lease, k, margin)
         redis.call('SET', KEYS[1], me, 'PX', lease)
         return me, f, lease
       end
-      local f = mint(tonumber(block), margin)
-      redis.call('SET', KEYS[1], value, 'PX', claim)
-      local said = text(f) .. ' ' .. text(now) .. ' ' .. claim .. ' ' .. #KEYS[1] .. ' ' .. KEYS[1] .. value
-      if redis.call('PUBLISH', chan, said) > 0 then return value, f, tonumber(claim) end
-      redis.call('DEL', KEYS[1])
+      if redis.call('PUBSUB', 'NUMSUB', chan)[2] > 0 then
+        local f = mint(tonumber(block), margin)
+        redis.call('SET', KEYS[1], value, 'PX', claim)
+        redis.call('PUBLISH', chan, text(f) .. ' ' .. text(now) .. ' ' .. claim .. ' ' .. #KEYS[1] .. ' ' .. KEYS[1] .. value)
+        return value, f, tonumber(claim)
+      end
     end
   end
 end

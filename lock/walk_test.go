@@ -191,8 +191,7 @@ func (w *walk) compare(e lockmodel.Event, k lockmodel.Keys) {
 		w.fail("after %s the line is %q, in the model %q", e.Script, line.Val(), entries)
 	}
 	fence, _ := strconv.ParseInt(minted.Val(), 10, 64)
-	// Fences for somebody who does not listen are used up; the model does not count them.
-	if fence < w.fence || fence == w.fence && int64(k.Fence) > w.before {
+	if fence < w.fence || (fence > w.fence) != (int64(k.Fence) > w.before) {
 		w.fail("after %s the fence is %d after %d, in the model %d after %d", e.Script, fence, w.fence, k.Fence, w.before)
 	}
 	w.fence, w.before = fence, int64(k.Fence)

@@ -685,7 +685,7 @@ var controls = []Control{
 	},
 	{
 		"grant-to-nobody", "who does not listen gets no grant", "lock/prelude.lua",
-		"      redis.call('DEL', KEYS[1])\n", "",
+		"if redis.call('PUBSUB', 'NUMSUB', chan)[2] > 0 then", "if true then",
 		[]string{lockWalks, lockTable},
 	},
 	{
