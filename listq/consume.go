@@ -146,9 +146,11 @@ type consumer struct {
 	running sync.WaitGroup // handlers, probes, and what hands back requests
 	acking  sync.WaitGroup // ackAll, which takes over from the feeder and ends when acks is closed
 
-	mu     sync.Mutex // guards the field below
-	active map[*Delivery]context.CancelCauseFunc
-	hurry  chan struct{} // a lease has to be renewed sooner than the next time
+	mu      sync.Mutex // guards the fields below
+	active  map[*Delivery]context.CancelCauseFunc
+	watched time.Time // when the leases' ends are looked at next
+
+	hurry chan struct{} // a lease ends before that, or has to be renewed sooner than the next time
 }
 
 func (q *Queue) consumer(ctx context.Context, cfg ConsumeConfig) *consumer {
@@ -250,9 +252,11 @@ func (c *consumer) run(d *Delivery) (next *Delivery) {
 	ctx, cancel := context.WithCancelCause(c.late)
 	c.mu.Lock()
 	c.active[d] = cancel
+	left := d.left()
+	soon := left < time.Until(c.watched)
 	c.mu.Unlock()
 	returned, began := false, time.Now()
-	if d.LeaseExpires().Sub(began) < c.queue.cfg.Lease*2/3 { // the answer came late, or it was handed over
+	if soon || left < c.queue.cfg.Lease*2/3 { // the answer came late, or it was handed over
 		signal(c.hurry)
 	}
 	err := errExited
@@ -407,12 +411,16 @@ func longest(all []*Delivery) time.Duration {
 // the watch on the leases' ends, which must not wait for an answer of Redis.
 func (c *consumer) renew(ctx context.Context) {
 	every := c.queue.cfg.Lease / 3
-	extend, watch := time.NewTimer(every), time.NewTimer(every)
+	extend, watch := time.NewTimer(every), time.NewTimer(c.expire())
 	defer extend.Stop()
 	defer watch.Stop()
+	at := time.Now().Add(every) // of the next extension
+	extendIn := func(d time.Duration) {
+		at = time.Now().Add(d)
+		extend.Reset(d)
+	}
 	var answer chan error // nil: no extension is under way
-	failing := false
-	hurry := c.hurry
+	failing, soon := false, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -423,17 +431,19 @@ func (c *consumer) renew(ctx context.Context) {
 				c.queue.cfg.Logger.InfoContext(c.base, "leases were not extended, and need it no more", "queue", c.queue.name, "error", err)
 			}
 			return
-		case <-hurry:
+		case <-c.hurry:
 			left := c.expire()
-			extend.Reset(min(left/3, every))
 			watch.Reset(left)
+			if soon = answer != nil; !soon {
+				extendIn(min(left/3, time.Until(at)))
+			}
 		case <-watch.C:
 			watch.Reset(c.expire())
 		case <-extend.C:
-			answer, hurry = make(chan error, 1), nil
+			answer = make(chan error, 1)
 			go func() { answer <- c.extend(ctx) }()
 		case err := <-answer:
-			answer, hurry = nil, c.hurry
+			answer = nil
 			next := every
 			if err != nil {
 				next = max(every/8, 5*time.Millisecond)
@@ -442,7 +452,12 @@ func (c *consumer) renew(ctx context.Context) {
 				}
 			}
 			failing = err != nil
-			extend.Reset(next)
+			if soon {
+				left := c.expire()
+				watch.Reset(left)
+				next, soon = min(left/3, next), false
+			}
+			extendIn(next)
 		}
 	}
 }
@@ -480,10 +495,10 @@ func (c *consumer) extend(ctx context.Context) (failed error) {
 }
 
 // expire ends the context of handlers whose lease has run out unrenewed, and
-// returns how long until the next one would.
+// returns how long until the next one would, which is when to look again.
 func (c *consumer) expire() time.Duration {
 	var lost []*Delivery
-	next := c.queue.cfg.Lease
+	now, next := time.Now(), c.queue.cfg.Lease
 	c.mu.Lock()
 	for d := range c.active {
 		switch left := d.left(); {
@@ -496,6 +511,7 @@ func (c *consumer) expire() time.Duration {
 			next = min(next, left)
 		}
 	}
+	c.watched = now.Add(next)
 	c.mu.Unlock()
 	for _, d := range lost {
 		c.lose(d)

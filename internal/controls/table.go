@@ -1065,8 +1065,23 @@ var controls = []Control{
 	},
 	{
 		"hand-not-renewed", "a handler keeps what was handed to it", "listq/consume.go",
-		"			extend.Reset(min(left/3, every))\n", "			_ = left\n",
+		"				extendIn(min(left/3, time.Until(at)))\n", "				_ = at\n",
 		[]string{"listq:TestHandOverIsRenewed"},
+	},
+	{
+		"hurry-waits", "a lease's end is watched while an extension is under way", "listq/consume.go",
+		"		case <-c.hurry:\n", "		case <-map[bool]chan struct{}{true: c.hurry}[answer == nil]:\n",
+		[]string{"listq:TestLeaseIsWatchedWhileAnExtensionHangs"},
+	},
+	{
+		"late-claim-unwatched", "a lease's end is watched that comes before those known of", "listq/consume.go",
+		"	soon := left < time.Until(c.watched)\n", "	soon := false\n",
+		[]string{"listq:TestLateClaimsLeaseIsWatched"},
+	},
+	{
+		"extension-put-off", "an extension is brought forward only", "listq/consume.go",
+		"extendIn(min(left/3, time.Until(at)))", "at = at.Add(0)\n				extendIn(min(left/3, every))",
+		[]string{"listq:TestShortLeasesPutNoExtensionOff"},
 	},
 	{
 		"hand-long", "what is handed to a process that dies is late by a poll", "listq/queue.go",
