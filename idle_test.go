@@ -65,7 +65,7 @@ func TestIdleOnARealServer(t *testing.T) {
 	}
 	sent := 0
 	inside := map[string]bool{} // what scripts call
-	for _, c := range strings.Fields("time get set del exists llen lindex lpush rpush lpop zrange zrangebyscore hget hset zadd zrem zcard pttl") {
+	for _, c := range strings.Fields("time get set hdel del exists llen lindex lpush rpush lpop zrange zrangebyscore hget hset zadd zrem zcard pttl") {
 		inside["cmdstat_"+c] = true
 	}
 	for name, line := range stats["Commandstats"] {
