@@ -20,11 +20,11 @@ func (delay) DialHook(next redis.DialHook) redis.DialHook { return next }
 func (h delay) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		if h.before != nil {
-			time.Sleep(h.before(cmd))
+			<-time.After(h.before(cmd))
 		}
 		err := next(ctx, cmd)
 		if h.after != nil {
-			time.Sleep(h.after(cmd))
+			<-time.After(h.after(cmd))
 		}
 		return err
 	}
