@@ -187,7 +187,8 @@ var controls = []Control{
 	},
 	{
 		"lot-ends-early", "a lot does not end before its last request", "internal/script/prelude.lua",
-		"<= 0 then drop(t) end", "<= 1 then drop(t) end", []string{scriptModel},
+		"<= 0 then drop(t) end", "<= 1 then drop(t) end",
+		[]string{scriptModel},
 	},
 	{
 		"lot-never-lapses", "a lot whose lease has ended comes back", "internal/script/claim.lua",
