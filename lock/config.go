@@ -27,8 +27,9 @@ type Config struct {
 	ClaimLease time.Duration
 
 	// FenceMargin is how long the last fence of a lock is remembered beyond the
-	// time that it encodes: how far the server's clock may be set back while
-	// nobody holds the lock. It costs about 140 bytes per name for that long, or
+	// time that it encodes: how far the server's clock may be set back, all in
+	// all, with fences that still grow. It counts from that time whether the lock
+	// is held or not: extending a lease renews no fence. It costs about 140 bytes per name for that long, or
 	// up to twice that long. Use the same everywhere: the shortest one counts.
 	// At least 1s, at most ten years. Defaults to 60s.
 	FenceMargin time.Duration

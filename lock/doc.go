@@ -31,8 +31,9 @@
 //
 // So exclusion is best effort, here as in any lock service. What does hold
 // through pauses, lost locks and clock steps is an order: [Lock.Fence] is larger
-// for each later holder, as long as Redis keeps its data, and after a loss of
-// data as long as the server's clock was not set back. A resource that remembers
+// for each later holder, as long as Redis keeps its data and the server's clock is
+// not set back by more than Config.FenceMargin, and after a loss of data as long as
+// it was not set back at all. A resource that remembers
 // the largest fence it has seen and refuses smaller ones cannot be damaged by a
 // holder that lost its lock. Pass the fence along whenever a wrong write would
 // hurt, and touch the resource with it before you read; you need no fence if the
