@@ -64,7 +64,6 @@ local stirred
 local record, taken, deadline, mark = {ARGV[2]}, 0, whole(now + lease), 'l' .. tok .. '|'
 local states, turns, k = {}, {}, 0 -- not written yet; the length of states
 local plain = true -- none of it has a lock
-local brief = {} -- states that say little, as many do, and what they become
 local function grant(id, body, v, lock)
   states[k + 1], states[k + 2] = id, v
   k = k + 2
@@ -91,7 +90,7 @@ local function become(dlv, rest)
   return mark .. dlv + 1 .. '|' .. rest
 end
 
--- lease leases what was granted: if it is several and none has a lock, all as one.
+-- leaseAll leases what was granted: if it is several and none has a lock, all as one.
 local function leaseAll()
   if plain and taken > 1 then
     call('ZADD', leased, deadline, lot(tok))
@@ -115,25 +114,27 @@ end
 -- the same. Returns false if not.
 local function straight(ids, packed)
   if #ids > n or call('EXISTS', ready) == 1 then return false end
+  local to = {}
   for i = 1, #ids do
     local v = packed[i] or ''
-    if not brief[v] then
+    if not to[v] then
       local dlv, rest = match(v, '^d[^|]*|(%d*)|(%d+)$')
       if not rest then return false end
-      brief[v] = become(dlv, rest)
+      to[v] = become(dlv, rest)
     end
   end
   local bodies = call('HMGET', msg, unpack(ids))
   for i = 1, #ids do
     if not bodies[i] then return false end
   end
-  for i, id in ipairs(ids) do grant(id, bodies[i], brief[packed[i]], '') end
+  for i, id in ipairs(ids) do grant(id, bodies[i], to[packed[i]], '') end
   write()
   return true
 end
 
 -- admit grants a request that came out of ready, if it may pass.
 local seen, has = {}, {} -- ids; locks whose turn was given
+local brief = {} -- states of such that say little, as many do, and what they become
 local function admit(id, v, body)
   local to, lock, s = body and brief[v], '', nil
   if not to then
