@@ -102,6 +102,7 @@ func TestShortLeasesPutNoExtensionOff(t *testing.T) {
 		const lease = 30 * time.Second
 		q := listq.New(rdb, "q", listq.Config{Lease: lease})
 		least := make(chan time.Duration, 1)
+		push(t, q, &listq.Request{ID: "long"}) // claimed, for a lease; what is pushed to a waiting consumer is handed to it for less
 		consume(t, q, listq.ConsumeConfig{}, func(_ context.Context, d *listq.Delivery) error {
 			if d.ID != "long" {
 				return nil
@@ -114,7 +115,6 @@ func TestShortLeasesPutNoExtensionOff(t *testing.T) {
 			least <- left
 			return nil
 		})
-		push(t, q, &listq.Request{ID: "long"})
 		time.Sleep(time.Second)
 		for len(least) == 0 {
 			push(t, q, &listq.Request{})
