@@ -10,7 +10,7 @@ local claim = tonumber(ARGV[6])
 local held = redis.call('GET', KEYS[1])
 if held == me then
   local f = tonumber(redis.call('GET', KEYS[2]) or '') or mint(k, margin)
-  redis.call('PEXPIRE', KEYS[1], lease)
+  prolong(KEYS[1], lease)
   return f
 end
 if held then

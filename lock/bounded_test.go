@@ -1,8 +1,6 @@
 package lock_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -14,75 +12,6 @@ import (
 	"github.com/sidestep-go/sidestep/internal/redistest"
 	"github.com/sidestep-go/sidestep/lock"
 )
-
-func TestExtendNeverShortensALease(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		rdb := redistest.Mini(t)
-		ctx := t.Context()
-		a, b := newLocker(t, rdb, lock.Config{Owner: "a"}), newLocker(t, rdb, lock.Config{Owner: "b"})
-		first, err := a.Acquire(ctx, "x", nil, lock.WithTTL(time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := make(chan *lock.Lock)
-		go func() {
-			lk, err := a.Acquire(ctx, "x", nil, lock.WithTTL(time.Second))
-			if err != nil {
-				t.Error(err)
-			}
-			got <- lk
-		}()
-		synctest.Wait()
-		release(t, first)
-		lk := <-got
-		if err := lk.Extend(ctx); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(2 * time.Second)
-		if left := time.Until(lk.Expires()); left > 0 {
-			if other, err := b.TryAcquire(ctx, "x"); err == nil {
-				t.Errorf("%v is good for %v, and so is %v for %v", other, time.Until(other.Expires()), lk, left)
-				release(t, other)
-			}
-		}
-		lk.Release(ctx)
-	})
-}
-
-// The same by the watchdog: once it has extended the lease, Redis is away for some
-// seconds, and another takes the lock, while the context goes on for an hour.
-func TestWatchdogNeverShortensALease(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		rdb := redistest.Mini(t)
-		ctx := t.Context()
-		bad, f := faulty(t, rdb, nil)
-		a, b := newLocker(t, bad, lock.Config{Owner: "a"}), newLocker(t, rdb, lock.Config{Owner: "b"})
-		first, err := a.Acquire(ctx, "x", nil, lock.WithTTL(time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error)
-		go func() {
-			done <- a.Do(ctx, "x", nil, func(ctx context.Context, lk *lock.Lock) error {
-				time.Sleep(21 * time.Minute) // a third of what was granted, and the watchdog has extended
-				f.dead.Store(true)
-				time.Sleep(3 * time.Second)
-				if other, err := b.TryAcquire(ctx, "x"); err == nil && ctx.Err() == nil {
-					t.Errorf("%v is good for %v, and the context of %v has not ended, %v before %v", other, time.Until(other.Expires()), lk, time.Until(lk.Expires()), "its end")
-					release(t, other)
-				}
-				f.dead.Store(false)
-				return nil
-			}, lock.WithTTL(time.Second))
-		}()
-		synctest.Wait()
-		release(t, first)
-		if err := <-done; err != nil && !errors.Is(err, lock.ErrNotHeld) {
-			t.Error(err)
-		}
-		time.Sleep(time.Minute)
-	})
-}
 
 func TestReleaseThatMeetsOthersIsBounded(t *testing.T) {
 	for _, timeout := range []time.Duration{3 * time.Second, 5 * time.Second} {

@@ -1,4 +1,4 @@
--- extend: a full lease again for each lock that is still ours. Never takes a free lock.
+-- extend: a full lease again for each lock that is still ours, unless it has a longer one. Never takes a free lock.
 -- KEYS[i] lock
 -- ARGV[2i-1] its value   ARGV[2i] its lease in ms
 -- returns {1 extended or 0 not ours, ...}

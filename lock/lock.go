@@ -67,8 +67,8 @@ func (lk *Lock) Expires() time.Time {
 	return lk.expires
 }
 
-// Extend asks for a full lease again, counted from now. It never takes a lock
-// that is gone: the error then matches [ErrNotHeld], as it does, without a round
+// Extend asks for a full lease again, counted from now; one that lasts longer, for it
+// was a section's with a longer TTL, stays. It never takes a lock that is gone: the error then matches [ErrNotHeld], as it does, without a round
 // trip, when the lease ran out by the local clock or the lock was released.
 // Other errors, [*UnavailableError] and that of ctx, leave the lock held until
 // [Lock.Expires].

@@ -11,6 +11,11 @@ local clock = now -- what fences are minted from
 
 local function text(n) return string.format('%.0f', n) end
 
+-- prolong: keep a key for at least so many ms more; never for less than it has.
+local function prolong(key, ms)
+  if redis.call('PTTL', key) < tonumber(ms) then redis.call('PEXPIRE', key, ms) end
+end
+
 -- mint: reserve k fences; the last of them. Before any write to the lock. Its key
 -- is kept for one or two margins beyond it: until the end of the next period that
 -- long.
@@ -55,6 +60,5 @@ local wake = function() end
 -- join: stand in line, once; the line outlives its last visit by a while.
 local function join(entry, claim, left)
   redis.call('ZADD', KEYS[3], 'NX', text(now), entry)
-  local keep = 2 * math.max(left, 10 * claim)
-  if redis.call('PTTL', KEYS[3]) < keep then redis.call('PEXPIRE', KEYS[3], keep) end
+  prolong(KEYS[3], 2 * math.max(left, 10 * claim))
 end

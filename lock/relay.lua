@@ -8,7 +8,7 @@
 local had, margin = redis.call('GET', KEYS[1]), tonumber(ARGV[2])
 if had == ARGV[4] then -- sent again
   local f = tonumber(redis.call('GET', KEYS[2]) or '') or mint(1, margin)
-  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+  prolong(KEYS[1], ARGV[5])
   return {f}
 end
 if had == ARGV[1] and redis.call('EXISTS', KEYS[3]) == 0 then

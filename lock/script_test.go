@@ -380,6 +380,38 @@ func TestFenceOfAnotherType(t *testing.T) {
 	})
 }
 
+// A copy of a command that comes when the lease has been extended beyond what it asks
+// for leaves that as it is: the holder counts on it.
+func TestLateCopiesShortenNoLease(t *testing.T) {
+	eachWay(t, func(t *testing.T, rdb *redis.Client, n *single) {
+		ctx := context.Background()
+		vote := newSingle(rdb, &quorumScripts, 0)
+		for name, again := range map[string]func(b *bed) (granted bool){
+			"acquire": func(b *bed) bool { return b.acquire("h me", "", 1).granted },
+			"join":    func(b *bed) bool { return b.acquire("h me", entry("up", "h me"), 1).granted },
+			"relay":   func(b *bed) bool { return b.relay("g me", "h me", "q").kept },
+			"vote":    func(b *bed) bool { b.n = vote; return b.acquire("h me", "", 1).granted },
+			"extend": func(b *bed) bool {
+				held, _ := b.n.extend(ctx, &b.k, &extendArgs{value: "h me", lease: time.Minute})
+				return held
+			},
+		} {
+			rdb.FlushDB(ctx)
+			b := newBed(t, rdb, n)
+			b.acquire("h me", "", 1)
+			if held, err := b.n.extend(ctx, &b.k, &extendArgs{value: "h me", lease: time.Hour}); !held || err != nil {
+				t.Fatalf("extend = %v, %v", held, err)
+			}
+			if !again(b) {
+				t.Errorf("%s: not held", name)
+			}
+			if left := rdb.PTTL(ctx, b.k.lock).Val(); left < 50*time.Minute {
+				t.Errorf("%s: the lease is over in %v", name, left)
+			}
+		}
+	})
+}
+
 // What a header says of KEYS and ARGV is what the script uses.
 func TestScriptHeaders(t *testing.T) {
 	for name, src := range map[string]string{

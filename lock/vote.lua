@@ -14,5 +14,5 @@ if held and held ~= me then
 end
 local f = held and tonumber(redis.call('GET', KEYS[2]) or '') or mint(tonumber(ARGV[4] or 1), tonumber(ARGV[3]))
 if entry then redis.call('ZREM', KEYS[3], entry) end
-redis.call('SET', KEYS[1], me, 'PX', lease)
+if held then prolong(KEYS[1], lease) else redis.call('SET', KEYS[1], me, 'PX', lease) end
 return f

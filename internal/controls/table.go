@@ -560,6 +560,16 @@ var controls = []Control{
 		[]string{"lock:TestExtendRevivesNothing", lockWalks},
 	},
 	{
+		"extend-shortens", "extend never shortens a lease", "lock/extend.lua",
+		"if redis.call('PTTL', key) < tonumber(ARGV[2 * i]) then redis", "if true then redis",
+		[]string{"lock:TestExtendShortensNoLease", "lock:TestTheWatchdogShortensNoLease"},
+	},
+	{
+		"prolong-shortens", "an acquire that is sent again, or late, shortens no lease", "lock/prelude.lua",
+		"  if redis.call('PTTL', key) < tonumber(ms) then redis", "  if true then redis",
+		[]string{"lock:TestLateCopiesShortenNoLease"},
+	},
+	{
 		"release-any", "release compares the token", "lock/release.lua",
 		"if held ~= ARGV[1] then", "if not held then",
 		[]string{lockTable, lockWalks},
@@ -696,7 +706,7 @@ var controls = []Control{
 	},
 	{
 		"line-for-ever", "the line has an expiry", "lock/prelude.lua",
-		"  if redis.call('PTTL', KEYS[3]) < keep then redis.call('PEXPIRE', KEYS[3], keep) end\n", "",
+		"  prolong(KEYS[3], 2 * math.max(left, 10 * claim))\n", "",
 		[]string{lockTable},
 	},
 	{
