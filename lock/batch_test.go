@@ -487,3 +487,42 @@ func TestAReleaseThatSharesARoundTripEndsInTime(t *testing.T) {
 		}
 	})
 }
+
+// Releases that meet other commands while Redis hangs end in the time that a release
+// has: none waits for a second exchange, for the others.
+func TestReleasesThatMeetOthersEndInTime(t *testing.T) {
+	for _, timeout := range []time.Duration{3 * time.Second, 5 * time.Second} {
+		t.Run(timeout.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rdb, f := faulty(t, redistest.Mini(t), func(o *redis.Options) { o.ReadTimeout = timeout })
+				l := newLocker(t, rdb, lock.Config{TTL: time.Minute})
+				var held [6]*lock.Lock
+				for i := range held {
+					held[i] = take(t, l, fmt.Sprint("key:", i))
+				}
+				f.dead.Store(true)
+				var wg sync.WaitGroup
+				for range 4 { // they are under way, and hang
+					wg.Go(func() { _, _ = l.Inspect(t.Context(), "other") })
+				}
+				synctest.Wait()
+				for i, lk := range held {
+					wg.Go(func() {
+						began := time.Now()
+						if err := lk.Release(t.Context()); !errors.Is(err, lock.ErrUnavailable) {
+							t.Errorf("release %d: %v, want that Redis gave no answer", i, err)
+						}
+						if d := time.Since(began); d > 6*time.Second {
+							t.Errorf("release %d took %v, want 6s at most", i, d)
+						}
+					})
+				}
+				for range 4 {
+					wg.Go(func() { _, _, _ = l.Look(t.Context(), "other", "q") })
+				}
+				wg.Wait()
+				f.dead.Store(false)
+			})
+		})
+	}
+}

@@ -3,9 +3,7 @@ package lock
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"strings"
-	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -39,15 +37,13 @@ var heads = func() (all [2][5][7]any) {
 
 // many sends acquires and releases that meet in one script: that costs the server a
 // third less than a script for each.
-type many struct {
-	n     *single
-	apart atomic.Bool // the server, or what stands before it, takes no keys of several locks
-}
+type many struct{ n *single }
 
 // run sends the acquires and releases among cmds, and returns what is still to be
-// sent: the others, and what failed in the script.
+// sent: the others, and what failed in the script. Without an answer that is nothing,
+// and the error is everybody's.
 func (m *many) run(ctx context.Context, cmds []*redis.Cmd) (rest []*redis.Cmd) {
-	if m.apart.Load() {
+	if m.n.apart.Load() {
 		return cmds
 	}
 	var taken []*redis.Cmd
@@ -68,14 +64,13 @@ func (m *many) run(ctx context.Context, cmds []*redis.Cmd) (rest []*redis.Cmd) {
 	replies, err := m.send(ctx, append(keys, args...))
 	switch {
 	case err == nil && len(replies) == len(taken):
-	case err != nil && !errors.As(err, new(redis.Error)): // there is no answer
-		for _, c := range cmds { // the others would wait for as long again, and all for them
+	case err == nil || m.n.refusedTogether(err):
+		return cmds
+	default: // there is no answer, and the others would wait as long for theirs, and all for them
+		for _, c := range cmds {
 			c.SetErr(err)
 		}
 		return nil
-	default:
-		m.apart.Store(redis.HasErrorPrefix(err, "CROSSSLOT"))
-		return cmds
 	}
 	for i, c := range taken {
 		if _, failed := replies[i].(error); failed || replies[i] == nil {

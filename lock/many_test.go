@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -149,6 +150,7 @@ func TestTogether(t *testing.T) {
 		"the server takes no two":     {nil, 0, refuse("CROSSSLOT"), "[evalsha pipeline of 3 pipeline of 3]", false, true},
 		"the server does not want to": {nil, 0, refuse("BUSY"), "[evalsha pipeline of 3 evalsha pipeline of 3]", false, false},
 		"the answer is lost":          {nil, 0, lose, "[evalsha evalsha]", true, false},
+		"and with it that of others":  {nil, 2, lose, "[evalsha evalsha]", true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
@@ -195,11 +197,107 @@ func TestTogether(t *testing.T) {
 				if record.again > 0 {
 					t.Errorf("go-redis would repeat %d of them for all", record.again)
 				}
-				if n.many.apart.Load() != tt.apart {
-					t.Errorf("from then on apart: %v", n.many.apart.Load())
+				if n.apart.Load() != tt.apart {
+					t.Errorf("from then on apart: %v", n.apart.Load())
 				}
 			})
 		})
+	}
+}
+
+// Leases are extended in one script, and each by itself where the server, or one of
+// them, does not let that be.
+func TestExtendedTogether(t *testing.T) {
+	for name, tt := range map[string]struct {
+		refuse error  // what a script of several is answered
+		broken bool   // the first lock's key is of another type
+		want   string // of two rounds
+	}{
+		"all":                     {nil, false, "[evalsha evalsha]"},
+		"the server takes no two": {serverError("CROSSSLOT it does not want to"), false, "[evalsha pipeline of 3 pipeline of 3]"},
+		"one fails":               {nil, true, "[evalsha pipeline of 3 evalsha pipeline of 3]"},
+		"no answer":               {io.EOF, false, "[evalsha evalsha]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+				ctx := t.Context()
+				opts := *rdb.Options()
+				opts.MaxRetries = -1
+				own := redis.NewClient(&opts)
+				defer own.Close()
+				n := newSingle(own, &aloneScripts, 0)
+				if err := rdb.ScriptLoad(ctx, extendScript.text()).Err(); err != nil {
+					t.Fatal(err)
+				}
+				record := &sent{do: func(cmd redis.Cmder, next func() error) error {
+					if tt.refuse != nil {
+						cmd.SetErr(tt.refuse)
+						return tt.refuse
+					}
+					return next()
+				}}
+				own.AddHook(record)
+				for round := range 2 {
+					all := extendable(3)
+					for _, it := range all {
+						rdb.Set(ctx, it.keys.lock, it.args.value, time.Second)
+					}
+					if tt.broken {
+						rdb.Del(ctx, all[0].keys.lock)
+						rdb.LPush(ctx, all[0].keys.lock, "x")
+					}
+					n.extendAll(ctx, all)
+					for i, it := range all {
+						switch bad := tt.refuse == io.EOF || tt.broken && i == 0; {
+						case it.held == bad, (it.err != nil) != bad:
+							t.Errorf("round %d, lock %d: %v, %v", round, i, it.held, it.err)
+						case !bad && rdb.PTTL(ctx, it.keys.lock).Val() < 30*time.Second:
+							t.Errorf("round %d: lock %d is not extended", round, i)
+						}
+					}
+				}
+				if got := fmt.Sprint(record.names); got != tt.want {
+					t.Errorf("sent %v, want %v", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// extendable returns so many leases of a minute, with names of different slots.
+func extendable(n int) []extendItem {
+	all := make([]extendItem, n)
+	for i := range all {
+		all[i] = extendItem{keys: keysOf("", fmt.Sprint(i)), args: extendArgs{value: "h me", lease: time.Minute}}
+	}
+	return all
+}
+
+// A client of one node of a Cluster may name keys of several slots, but in no one script.
+func TestExtendedTogetherAtAClusterNode(t *testing.T) {
+	ctx := t.Context()
+	rdb := redistest.NewServer(t, "--port", redistest.FreePort(t), "--cluster-enabled", "yes", "--bind", "127.0.0.1", "--databases", "1").Client(t)
+	if err := rdb.Do(ctx, "CLUSTER", "ADDSLOTSRANGE", 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(rdb.ClusterInfo(ctx).Val(), "cluster_state:ok") {
+		if ctx.Err() != nil {
+			t.Fatal("the Cluster does not come up")
+		}
+	}
+	n, all := newSingle(rdb, &aloneScripts, 0), extendable(3)
+	for _, it := range all {
+		if err := rdb.Set(ctx, it.keys.lock, it.args.value, time.Second*10).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		n.extendAll(ctx, all)
+		for i, it := range all {
+			if !it.held || it.err != nil {
+				t.Errorf("lock %d: %v, %v", i, it.held, it.err)
+			}
+		}
 	}
 }
 

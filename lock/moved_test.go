@@ -3,9 +3,7 @@ package lock_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,25 +14,6 @@ import (
 	"github.com/sidestep-go/sidestep/internal/redistest"
 	"github.com/sidestep-go/sidestep/lock"
 )
-
-// freePort returns a TCP port that nobody listens on, nor on that of its cluster bus.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := ln.Addr().(*net.TCPAddr).Port
-		ln.Close()
-		if bus, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port+10000)); err == nil {
-			bus.Close()
-			return strconv.Itoa(port)
-		}
-	}
-	t.Fatal("no two ports are free")
-	return ""
-}
 
 func do(t *testing.T, rdb *redis.Client, args ...any) {
 	t.Helper()
@@ -50,7 +29,7 @@ func TestNoGrantPastASlotThatMoved(t *testing.T) {
 	var nodes []*redis.Client
 	var ports, ids []string
 	for i := range 2 {
-		port := freePort(t)
+		port := redistest.FreePort(t)
 		rdb := redistest.NewServer(t, "--port", port, "--cluster-enabled", "yes", "--bind", "127.0.0.1", "--databases", "1").Client(t)
 		do(t, rdb, "CLUSTER", "SET-CONFIG-EPOCH", i+1)
 		nodes, ports, ids = append(nodes, rdb), append(ports, port), append(ids, rdb.Do(ctx, "CLUSTER", "MYID").Val().(string))
@@ -79,7 +58,7 @@ func TestNoGrantPastASlotThatMoved(t *testing.T) {
 // a waiter who subscribed when that was the master.
 func TestNoGrantPastAnOrderlyFailover(t *testing.T) {
 	ctx := t.Context()
-	ports := []string{freePort(t), freePort(t)}
+	ports := []string{redistest.FreePort(t), redistest.FreePort(t)}
 	var servers []*redistest.Server
 	var nodes []*redis.Client
 	for _, port := range ports {

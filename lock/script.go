@@ -10,6 +10,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -124,11 +125,11 @@ type node interface {
 // where that saves putting them into an interface.
 type single struct {
 	rdb     redis.UniversalClient
-	sharded bool // several servers behind it
 	scripts *scripts
 	delay   time.Duration // by which a key outlives the lease
 	timeout time.Duration // how long a client of one server waits for an answer; 0: not known, or for ever
 	repeats bool          // whether that client sends commands again
+	apart   atomic.Bool   // no script takes keys of several locks: there are several servers, or one said so
 
 	room *batch.Room[*redis.Cmd] // where commands for one server meet; nil: several, or a client that sees to it itself
 	many many                    // what becomes of those that do
@@ -138,10 +139,12 @@ type single struct {
 const maxBatch = 128
 
 func newSingle(rdb redis.UniversalClient, s *scripts, delay time.Duration) *single {
-	n := &single{rdb: rdb, sharded: true, scripts: s, delay: delay}
+	n := &single{rdb: rdb, scripts: s, delay: delay}
 	n.many.n = n
-	if c, ok := rdb.(*redis.Client); ok {
-		n.sharded, n.timeout, n.repeats = false, c.Options().ReadTimeout, c.Options().MaxRetries > 0
+	c, ok := rdb.(*redis.Client)
+	n.apart.Store(!ok)
+	if ok {
+		n.timeout, n.repeats = c.Options().ReadTimeout, c.Options().MaxRetries > 0
 		n.room = batch.New(n.together, func(*redis.Cmd) int { return 1 }, maxBatch, c.Options().ContextTimeoutEnabled)
 	}
 	return n
@@ -364,10 +367,10 @@ type extendItem struct {
 	err  error
 }
 
-// extendAll extends many leases: in one script call, or, where the keys may be
-// on several servers, in one pipeline.
+// extendAll extends many leases: in one script call; or in one pipeline, where no
+// script takes them all, or where one fails it, such as a key of another type.
 func (n *single) extendAll(ctx context.Context, batch []extendItem) {
-	if n.sharded {
+	if n.apart.Load() {
 		n.extendEach(ctx, batch)
 		return
 	}
@@ -382,11 +385,24 @@ func (n *single) extendAll(ctx context.Context, batch []extendItem) {
 		args = append(args, &a.value, &a.leaseMS)
 	}
 	held, err := ints("extend", len(batch))(n.run(ctx, extendScript, args))
+	if len(batch) > 1 && n.refusedTogether(err) {
+		n.extendEach(ctx, batch)
+		return
+	}
 	for i := range batch {
 		if batch[i].err = err; err == nil {
 			batch[i].held = held[i] == 1
 		}
 	}
+}
+
+// refusedTogether reports whether err is an answer to a script of several locks: each
+// by itself may be answered otherwise. It learns from one that no such script is taken.
+func (n *single) refusedTogether(err error) bool {
+	if redis.HasErrorPrefix(err, "CROSSSLOT") {
+		n.apart.Store(true)
+	}
+	return errors.As(err, new(redis.Error))
 }
 
 func (n *single) extendEach(ctx context.Context, batch []extendItem) {

@@ -675,9 +675,20 @@ var controls = []Control{
 		[]string{"lock:TestTogether", "lock:TestALostRoundTripIsRepeatedByEach"},
 	},
 	{
-		"many-again-and-again", "a server that takes no keys of several locks is not asked again", "lock/many.go",
-		"m.apart.Store(redis.HasErrorPrefix(err, \"CROSSSLOT\"))", "m.apart.Store(false)",
-		[]string{"lock:TestTogether"},
+		"many-again-and-again", "a server that takes no keys of several locks is not asked again", "lock/script.go",
+		"		n.apart.Store(true)\n", "",
+		[]string{"lock:TestTogether", "lock:TestExtendedTogether"},
+	},
+	{
+		"extended-all-or-none", "what fails a script that extends several is sent each by itself", "lock/script.go",
+		"if len(batch) > 1 && n.refusedTogether(err) {", "if n.refusedTogether(err); false {",
+		[]string{"lock:TestExtendedTogether", "lock:TestExtendedTogetherAtAClusterNode"},
+	},
+	{
+		"many-then-others", "who shared a round trip without an answer waits for no second one", "lock/many.go",
+		"		for _, c := range cmds {\n			c.SetErr(err)\n		}\n		return nil\n",
+		"		for _, c := range taken {\n			c.SetErr(err)\n		}\n		return rest\n",
+		[]string{"lock:TestTogether", "lock:TestReleasesThatMeetOthersEndInTime"},
 	},
 	{
 		"many-repeats-all", "a script of several is not repeated as a whole", "lock/many.go",

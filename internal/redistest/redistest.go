@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -139,6 +140,26 @@ func (s *Server) check(t testing.TB) {
 	if err := p.died(); err != nil {
 		t.Errorf("redistest: %v", err)
 	}
+}
+
+// FreePort returns a TCP port that nobody listens on, nor on that of its cluster bus,
+// for servers that have to find each other.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatalf("redistest: %v", err)
+		}
+		port := ln.Addr().(*net.TCPAddr).Port
+		ln.Close()
+		if bus, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port+10_000)); err == nil {
+			bus.Close()
+			return strconv.Itoa(port)
+		}
+	}
+	t.Fatal("redistest: no port is free together with its bus")
+	return ""
 }
 
 // Client returns a new client, closed when the test ends.
