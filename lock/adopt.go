@@ -62,12 +62,8 @@ func (lk *Lock) Disown() (token string, err error) {
 	if lk.cancel != nil {
 		time.AfterFunc(until(ls.deadline), func() { lk.cancel(ErrNotHeld) })
 	}
-	// Until its lease is over, the token is no left-over that a refusal may name.
-	time.AfterFunc(until(ls.deadline)+2*drift(ls.granted)+l.cfg.LapseDelay, func() {
-		l.mu.Lock()
-		delete(l.live, ls.value)
-		l.unlock()
-	})
+	// The token stays in live until its lease is over: it is no left-over that a
+	// refusal may name.
 	if ls.tk != nil {
 		ls.tk.slot.ended(ls.tk)
 	}

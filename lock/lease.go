@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// leaseSweep is the time between two sweeps for leases that ran out unnoticed.
+const leaseSweep = time.Minute
+
 // lease is one token's hold on a key, real or hoped for. A try has one of its
 // own; a ticket of a slot passes its lease from section to section. The fields
 // of the first group never change; the others are guarded by Locker.mu.
@@ -111,17 +114,56 @@ func (ls *lease) lapse(cause error) {
 	if ls.over {
 		return
 	}
+	if ls.l.cfg.LapseDelay == 0 {
+		ls.l.giveBack(ls) // a courtesy: it may still be ours in Redis
+	} // else it stays closed until the holder releases it, or the delay is over
+	ls.abandon(cause)
+}
+
+// abandon is lapse, but sends nothing.
+func (ls *lease) abandon(cause error) {
 	ls.end()
 	lk := ls.cur
 	ls.cur = nil
 	if lk != nil {
 		lk.lose(cause)
 	}
-	if ls.l.cfg.LapseDelay == 0 {
-		ls.l.giveBack(ls) // a courtesy: it may still be ours in Redis
-	} // else it stays closed until the holder releases it, or the delay is over
 	if ls.tk != nil {
 		ls.tk.slot.ended(ls.tk)
+	}
+}
+
+// track makes the token known until its lease is done with. Call with mu held.
+func (l *Locker) track(ls *lease) {
+	l.live[ls.value] = ls
+	switch {
+	case l.sweeping:
+		return
+	case l.sweep == nil:
+		l.sweep = time.AfterFunc(leaseSweep, l.sweepLeases)
+	default:
+		l.sweep.Reset(leaseSweep)
+	}
+	l.sweeping = true
+}
+
+// sweepLeases forgets the leases that nobody released, or whose token was given
+// away, once Redis has forgotten them.
+func (l *Locker) sweepLeases() {
+	l.mu.Lock()
+	defer l.unlock()
+	now := time.Now()
+	for _, ls := range l.live {
+		if ls.deadline.IsZero() || between(now, ls.deadline.Add(2*drift(ls.granted)+l.cfg.LapseDelay)) > 0 {
+			continue
+		}
+		delete(l.live, ls.value)
+		if ls.cur != nil {
+			ls.abandon(ErrNotHeld)
+		}
+	}
+	if l.sweeping = len(l.live) > 0 && !l.closed; l.sweeping {
+		l.sweep.Reset(leaseSweep)
 	}
 }
 

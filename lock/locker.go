@@ -40,18 +40,20 @@ type Locker struct {
 	stop        context.CancelFunc
 	limits      limits
 
-	mu      sync.Mutex // guards the fields below, and all leases, slots and mailboxes
-	closed  bool
-	counter uint32
-	workers workers
-	drained sync.Cond // there are no workers
-	live    map[string]*lease
-	slots   map[slotID]*slot
-	mails   map[string]*mailbox
-	batons  map[relayID]*baton
-	dog     watchdog
-	post    []func() // to run once mu is free: hooks
-	freed   []func(name string, queues []string)
+	mu       sync.Mutex // guards the fields below, and all leases, slots and mailboxes
+	closed   bool
+	counter  uint32
+	workers  workers
+	drained  sync.Cond // there are no workers
+	live     map[string]*lease
+	sweep    *time.Timer // of live
+	sweeping bool        // it runs: live is not empty
+	slots    map[slotID]*slot
+	mails    map[string]*mailbox
+	batons   map[relayID]*baton
+	dog      watchdog
+	post     []func() // to run once mu is free: hooks
+	freed    []func(name string, queues []string)
 }
 
 // New returns a Locker that keeps its locks on rdb: a client of one server, of a
@@ -123,6 +125,9 @@ func (l *Locker) Close() error {
 			b.refuse()
 		}
 		l.dog.poke()
+		if l.sweep != nil {
+			l.sweep.Stop()
+		}
 		l.workers.end(len(l.workers.idle))
 	}
 	for l.workers.n > 0 {

@@ -124,7 +124,7 @@ func (s *slot) want(w *waiter) *call {
 func (s *slot) newTicket() *call {
 	tk := &ticket{slot: s, block: min(max(s.block, firstBlock), int64(s.l.cfg.TurnSections))}
 	tk.lease = lease{l: s.l, keys: s.keys, tk: tk, value: s.l.newValue(s.id.owner), watch: watch{index: -1}}
-	s.l.live[tk.value] = &tk.lease
+	s.l.track(&tk.lease)
 	s.tk = tk
 	return s.acquire()
 }

@@ -78,7 +78,7 @@ func (l *Locker) newTry(name string, s settings) *try {
 	t.lock.ls, t.lock.name = &t.lease, name
 	t.lease.l, t.lease.keys, t.lease.ttl, t.lease.watch.index = l, keysOf(l.cfg.Prefix, name), s.ttl, -1
 	t.lease.value = l.newValue(s.owner)
-	l.live[t.lease.value] = &t.lease
+	l.track(&t.lease)
 	t.args = acquireArgs{value: t.lease.value, lease: s.ttl, block: 1, margin: l.cfg.FenceMargin}
 	return t
 }

@@ -892,6 +892,11 @@ var controls = []Control{
 		[]string{"lock:TestReleaseOfAnAdoptedLockHandsNothingOn"},
 	},
 	{
+		"expired-stays", "nothing stays of a lock that was left to expire", "lock/lease.go",
+		"			ls.abandon(ErrNotHeld)\n", "",
+		[]string{"lock:TestNothingStaysOfALockThatExpired"},
+	},
+	{
 		"adopt-any", "adopt compares the token", "lock/adopt.lua",
 		"  if string.sub(held, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return 0 end\n", "",
 		[]string{"lock:TestAdopt"},
