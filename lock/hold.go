@@ -29,6 +29,13 @@ func (c *sectionContext) Err() error {
 	return c.Context.Err()
 }
 
+// inHold reports whether there was a Hold of the lock.
+func (lk *Lock) inHold() bool {
+	lk.ls.l.mu.Lock()
+	defer lk.ls.l.mu.Unlock()
+	return lk.cancel != nil
+}
+
 // Hold runs fn while a watchdog extends the lease, every third of it, and then
 // releases the lock; also if fn panics, or if ctx has ended.
 //
@@ -38,21 +45,24 @@ func (c *sectionContext) Err() error {
 // lock. Its Err looks at that clock itself: it tells even a process that was
 // stopped meanwhile and whose timers have not caught up yet. fn has to heed it;
 // nothing else stops a function that has lost its lock.
-// It ends as well when Config.MaxHold is over.
+// It ends as well, with that cause, when Config.MaxHold is over, and when the lock is
+// released before fn has returned.
 //
 // Hold returns fn's error. If the lock was lost before fn returned, the error
 // matches ErrNotHeld too, also if fn's was nil. That Redis did not answer to the
 // release is no error: what fn did was covered. If ctx has ended before, or the
 // lock is lost, fn is not called. Nor is it in a second Hold of the lock, such as one
-// inside Do: that returns ErrNotHeld, and the lock goes on. If fn is nil the error
-// matches [ErrInvalid], and the lock stays held.
+// inside Do: that returns ErrNotHeld, or the cause of a ctx that has ended, and the
+// lock goes on. If fn is nil the error matches [ErrInvalid], and the lock stays held.
 func (lk *Lock) Hold(ctx context.Context, fn func(ctx context.Context) error) (err error) {
 	if fn == nil {
 		return invalid("fn is nil")
 	}
 	ls, l := lk.ls, lk.ls.l
 	if ctx.Err() != nil {
-		_ = lk.Release(ctx) // what it cannot release it has released in the background
+		if !lk.inHold() {
+			_ = lk.Release(ctx) // what it cannot release it has released in the background
+		}
 		return cutOff(ctx, "hold", &ls.keys)
 	}
 	inner, cancel := context.WithCancelCause(ctx)

@@ -192,6 +192,73 @@ func TestHoldReleasesWhateverHappens(t *testing.T) {
 	})
 }
 
+// A function that releases its own lock is told that it holds nothing any more,
+// before another can hold it.
+func TestReleaseInHoldEndsTheContext(t *testing.T) {
+	for _, next := range []string{"another process", "this process"} {
+		t.Run(next, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rdb := redistest.Mini(t)
+				l := newLocker(t, rdb, lock.Config{TTL: time.Second})
+				other := l
+				if next == "another process" {
+					other = newLocker(t, rdb, lock.Config{})
+				}
+				var section context.Context
+				entered := make(chan struct{})
+				if err := l.Do(t.Context(), "x", nil, func(ctx context.Context, lk *lock.Lock) error {
+					section = ctx
+					go func() {
+						defer close(entered)
+						if err := other.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error {
+							select {
+							case <-section.Done():
+							default:
+								t.Error("two sections whose contexts have not ended")
+							}
+							return nil
+						}); err != nil {
+							t.Error(err)
+						}
+					}()
+					synctest.Wait()
+					release(t, lk)
+					if !errors.Is(context.Cause(ctx), lock.ErrNotHeld) {
+						t.Errorf("the context ended with %v, want ErrNotHeld", context.Cause(ctx))
+					}
+					<-entered
+					return nil
+				}); err != nil {
+					t.Errorf("Do = %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A second Hold leaves the first its lock, also if it comes with a context that has
+// ended.
+func TestHoldInHoldReleasesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		l, other := newLocker(t, rdb, lock.Config{}), newLocker(t, rdb, lock.Config{})
+		if err := l.TryDo(t.Context(), "x", func(ctx context.Context, lk *lock.Lock) error {
+			ended, cancel := context.WithCancel(ctx)
+			defer cancel()
+			for _, want := range []error{lock.ErrNotHeld, context.Canceled} {
+				if err := lk.Hold(ended, func(context.Context) error { t.Error("called"); return nil }); !errors.Is(err, want) {
+					t.Errorf("Hold = %v, want %v", err, want)
+				}
+				wantHeld(t, other, "x", true)
+				cancel()
+			}
+			return ctx.Err()
+		}); err != nil {
+			t.Errorf("TryDo = %v", err)
+		}
+	})
+}
+
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rdb := redistest.Mini(t)

@@ -133,8 +133,9 @@ func (lk *Lock) notHeld(op string) error {
 // Release gives the lock up: to the next goroutine of this process that waits
 // for it, without a round trip, or else to the first process in line, or it
 // frees it. After [Lock.Token] it always asks Redis. It does so even if ctx has
-// ended, within 6 s; ctx only carries values. Calls after the first return what the first did, except that after an
-// [*UnavailableError] they try again; what could not be released in the
+// ended, within 6 s; ctx only carries values. In Hold it ends the context given
+// to the function. Calls after the first return what the first did, except that
+// after an [*UnavailableError] they try again; what could not be released in the
 // foreground is released in the background, and ends with its lease at the
 // latest.
 //
@@ -170,6 +171,9 @@ func (lk *Lock) release(ctx context.Context, held, well bool) (lost, err error) 
 		lk.expires = ls.deadline
 		covered = between(now, ls.deadline) > 0
 		lk.hookReleased(ctx)
+		if !held && lk.cancel != nil {
+			lk.cancel(ErrNotHeld) // before anyone else can hold it
+		}
 		if ls.tk != nil && ls.tk.slot.handOn(ls.tk, now) || well && lk.pass(now) {
 			lk.released = true
 			l.unlock()

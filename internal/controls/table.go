@@ -897,6 +897,16 @@ var controls = []Control{
 		[]string{"lock:TestNothingStaysOfALockThatExpired"},
 	},
 	{
+		"context-outlives-release", "the context of a section ends before its function's release does", "lock/lock.go",
+		"			lk.cancel(ErrNotHeld) // before", "			// before",
+		[]string{"lock:TestReleaseInHoldEndsTheContext"},
+	},
+	{
+		"hold-in-hold-releases", "a second Hold leaves the first its lock", "lock/hold.go",
+		"		if !lk.inHold() {", "		if true {",
+		[]string{"lock:TestHoldInHoldReleasesNothing"},
+	},
+	{
 		"adopt-any", "adopt compares the token", "lock/adopt.lua",
 		"  if string.sub(held, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return 0 end\n", "",
 		[]string{"lock:TestAdopt"},
