@@ -277,6 +277,61 @@ func TestReleaseIsBoundedThoughRedisHangs(t *testing.T) {
 	})
 }
 
+// Release got no answer and is called again when the lease is over: the section
+// ended with the first call.
+func TestReleaseAgainAfterTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb, f := faulty(t, redistest.Mini(t), nil)
+		lost := 0
+		l := newLocker(t, rdb, lock.Config{TTL: 3 * time.Second, Hooks: lock.Hooks{Lost: func(context.Context, lock.LostEvent) { lost++ }}})
+		lk := take(t, l, "x")
+		f.dead.Store(true)
+		if err := lk.Release(t.Context()); !errors.Is(err, lock.ErrUnavailable) || time.Now().Before(lk.Expires()) {
+			t.Fatalf("Release = %v, at %v, the lease being over at %v", err, time.Now(), lk.Expires())
+		}
+		f.dead.Store(false)
+		release(t, lk)
+		if lost > 0 {
+			t.Error("Hooks.Lost was told of a section that ended in time")
+		}
+	})
+}
+
+// A wait in a Redis that hangs is not refused by whoever held the lock before this
+// process did.
+func TestNoRefusalByWhoHasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb, f := faulty(t, redistest.Mini(t), nil)
+		a, b := newLocker(t, rdb, lock.Config{Owner: "a"}), newLocker(t, rdb, lock.Config{Owner: "b", TurnSections: 1})
+		lk := take(t, a, "x")
+		in, out, first := make(chan struct{}), make(chan struct{}), make(chan error)
+		go func() {
+			first <- b.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error { close(in); <-out; return nil })
+		}()
+		synctest.Wait()
+		release(t, lk)
+		<-in
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		second := make(chan error)
+		go func() {
+			_, err := b.Acquire(ctx, "x", nil)
+			second <- err
+		}()
+		synctest.Wait()
+		f.dead.Store(true)
+		close(out) // the turn is over, and the release gets no answer
+		if err := <-second; !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, lock.ErrLocked) {
+			t.Errorf("Acquire = %v, want the end of its context alone", err)
+		}
+		if err := <-first; err != nil {
+			t.Errorf("Do = %v", err)
+		}
+		f.dead.Store(false)
+		time.Sleep(time.Minute) // commands in flight time out
+	})
+}
+
 // redsync's Extend and Unlock answer "lock already taken" for a lock that is not.
 func TestErrorsSayWhatHappened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

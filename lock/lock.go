@@ -28,6 +28,7 @@ type Lock struct {
 
 	releasing sync.Mutex // held during Release; guards the fields below
 	released  bool
+	covered   bool // it was held when Release was called first
 	outcome   error
 	reported  []string
 	unsure    bool // what there was to report went with a lost answer
@@ -166,10 +167,9 @@ func (lk *Lock) release(ctx context.Context, held, well bool) (lost, err error) 
 		l.unlock()
 		return lost, lk.outcome
 	}
-	covered := false
 	if ls.cur == lk {
 		lk.expires = ls.deadline
-		covered = between(now, ls.deadline) > 0
+		lk.covered = between(now, ls.deadline) > 0
 		lk.hookReleased(ctx)
 		if !held && lk.cancel != nil {
 			lk.cancel(ErrNotHeld) // before anyone else can hold it
@@ -195,9 +195,7 @@ func (lk *Lock) release(ctx context.Context, held, well bool) (lost, err error) 
 		lk.released, lk.outcome = true, lk.notHeld("release")
 		l.unlock()
 		return lost, lk.outcome
-	} else {
-		covered = between(now, lk.expires) > 0 // an earlier Release got no answer
-	}
+	} // else an earlier Release got no answer
 	d := departure{ls: ls}
 	l.unlock()
 	if !d.leave(ctx) {
@@ -211,8 +209,8 @@ func (lk *Lock) release(ctx context.Context, held, well bool) (lost, err error) 
 	if !lk.taken {
 		l.tell(&ls.keys, lk.reported)
 	}
-	lk.unsure = !d.reply.released && covered
-	if !d.reply.released && !covered {
+	lk.unsure = !d.reply.released && lk.covered
+	if !d.reply.released && !lk.covered {
 		l.mu.Lock()
 		lk.lose(ErrNotHeld)
 		lk.outcome = lk.notHeld("release")

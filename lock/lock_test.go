@@ -537,6 +537,41 @@ func TestGrantedAcquireConfirms(t *testing.T) {
 	})
 }
 
+// The acquire was sent for a caller whose TTL is shorter, and who has left when the
+// answer comes.
+func TestAcquireLastsForItsOwnTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow, delay := slowed(t, redistest.Mini(t))
+		delay.Store(int64(100 * time.Millisecond))
+		l := newLocker(t, slow, lock.Config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan error)
+		go func() {
+			_, err := l.Acquire(ctx, "x", nil, lock.WithTTL(time.Second))
+			left <- err
+		}()
+		synctest.Wait()
+		got := make(chan *lock.Lock)
+		go func() {
+			lk, err := l.Acquire(t.Context(), "x", nil, lock.WithTTL(time.Hour))
+			if err != nil {
+				t.Error(err)
+			}
+			got <- lk
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("Acquire = %v", err)
+		}
+		lk := <-got
+		if d := time.Until(lk.Expires()); d < 30*time.Minute {
+			t.Errorf("a lock with a TTL of %v lasts for %v", lk.TTL(), d)
+		}
+		release(t, lk)
+	})
+}
+
 func TestLostLockEndsContextInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rdb := redistest.Mini(t)

@@ -210,6 +210,10 @@ func (s *slot) answered(c *call, r acquireReply, err error) {
 			s.giveUp()
 			return
 		}
+		if w := s.fifo[0]; w.plain && c.args.lease < w.ttl && until(deadline) < w.ttl/2 {
+			s.again(s.acquire()) // the lease is that of another, who has left
+			return
+		}
 		tk.granted, tk.since, tk.deadline = c.args.lease, c.sent, deadline
 		s.enter(r.fence)
 		return
@@ -315,6 +319,7 @@ func (s *slot) enter(last int64) {
 	now := time.Now()
 	tk.next, tk.last, tk.turn = last-tk.block+1, last, now
 	s.state = held
+	s.refused, s.holder, s.left = false, "", 0 // whoever it was has left
 	s.admit(now)
 	for _, w := range s.fifo {
 		w.ask()

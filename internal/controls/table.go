@@ -907,6 +907,21 @@ var controls = []Control{
 		[]string{"lock:TestHoldInHoldReleasesNothing"},
 	},
 	{
+		"granted-for-another", "a plain Acquire has its own lease, not that of a caller who has left", "lock/ticket.go",
+		"w.plain && c.args.lease < w.ttl && until", "false && until",
+		[]string{"lock:TestAcquireLastsForItsOwnTTL"},
+	},
+	{
+		"covered-by-the-last-call", "a section is covered if it was when Release was called first", "lock/lock.go",
+		" // else an earlier Release got no answer\n", " else {\n		lk.covered = between(now, lk.expires) > 0\n	}\n",
+		[]string{"lock:TestReleaseAgainAfterTheLease"},
+	},
+	{
+		"refused-by-who-left", "no refusal names a holder that was followed by this process", "lock/ticket.go",
+		"	s.refused, s.holder, s.left = false, \"\", 0", "",
+		[]string{"lock:TestNoRefusalByWhoHasLeft"},
+	},
+	{
 		"adopt-any", "adopt compares the token", "lock/adopt.lua",
 		"  if string.sub(held, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return 0 end\n", "",
 		[]string{"lock:TestAdopt"},
@@ -1339,7 +1354,7 @@ var controls = []Control{
 	},
 	{
 		"lost-release-tells-nobody", "a release whose answer was lost tells all queues that it knows", "lock/lock.go",
-		"	lk.unsure = !d.reply.released && covered\n", "",
+		"	lk.unsure = !d.reply.released && lk.covered\n", "",
 		[]string{".:TestLostReleaseTellsTheQueues"},
 	},
 	{
