@@ -107,3 +107,25 @@ func fenceDisorder(t *testing.T, n int, raise bool) (bad, grants int) {
 	})
 	return bad, grants
 }
+
+// An acquire that goes without a busy node leaves the lane as it was: the release that
+// follows still waits for the acquire that is under way.
+func TestLaneOutlivesWhatIsShed(t *testing.T) {
+	q := &quorum{lanes: make(map[laneID]chan struct{}), open: make([]int, 1)}
+	_, leave, _ := q.enter(0, "token", true) // an acquire, which hangs
+	q.open[0] = maxOpen
+	if _, _, busy := q.enter(0, "token", true); !busy {
+		t.Fatal("an acquire is sent to a node that is too busy")
+	}
+	wait, _, busy := q.enter(0, "token", false)
+	if wait == nil || busy {
+		t.Fatal("the release waits for nothing, or is shed itself")
+	}
+	select {
+	case <-wait:
+		t.Error("the release does not wait for the acquire")
+	default:
+	}
+	leave()
+	<-wait
+}

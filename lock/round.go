@@ -78,11 +78,10 @@ func (r *round[T]) begin() {
 func (r *round[T]) start(i int) {
 	c := &r.calls[i]
 	c.once.Do(func() {
-		wait, leave, busy := r.q.enter(i, r.value)
-		if busy && r.shed {
+		wait, leave, busy := r.q.enter(i, r.value, r.shed)
+		if busy {
 			c.err = errBusy
 			close(c.done)
-			leave()
 			r.news <- struct{}{}
 			return
 		}
@@ -175,12 +174,16 @@ type laneID struct {
 }
 
 // enter stands in the lane: the command may run when wait is closed or nil, and
-// calls leave when it has. It also counts who is under way at the node.
-func (q *quorum) enter(node int, value string) (wait <-chan struct{}, leave func(), busy bool) {
+// calls leave when it has. It also counts who is under way at the node. One to be
+// shed does not enter if those are too many: then busy is true.
+func (q *quorum) enter(node int, value string, shed bool) (wait <-chan struct{}, leave func(), busy bool) {
 	id := laneID{node, value}
 	mine := make(chan struct{})
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if shed && q.open[node] >= maxOpen {
+		return nil, nil, true
+	}
 	if value != "" {
 		wait = q.lanes[id]
 		q.lanes[id] = mine
@@ -194,5 +197,5 @@ func (q *quorum) enter(node int, value string) (wait <-chan struct{}, leave func
 		if q.lanes[id] == mine {
 			delete(q.lanes, id)
 		}
-	}, q.open[node] > maxOpen
+	}, false
 }
