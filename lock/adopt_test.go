@@ -324,6 +324,28 @@ func TestTryAcquireAllFaults(t *testing.T) {
 	})
 }
 
+// A quorum's locks are taken one after the other: if the first is over by the time the
+// last is there, none is returned.
+func TestTryAcquireAllReturnsNoneThatIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var nodes []*redis.Client
+		for range 3 {
+			slow, delay := slowed(t, redistest.Mini(t))
+			delay.Store(int64(100 * time.Millisecond))
+			nodes = append(nodes, slow)
+		}
+		l := newQuorum(t, nodes, lock.Config{TTL: time.Second})
+		names := strings.Split("abcdefghijklmno", "")
+		locks, err := l.TryAcquireAll(t.Context(), names...)
+		if !errors.Is(err, lock.ErrUnavailable) || len(locks) > 0 {
+			t.Errorf("TryAcquireAll = %v, %v", locks, err)
+		}
+		for _, name := range names {
+			wantHeld(t, l, name, false)
+		}
+	})
+}
+
 // The names of a Cluster's locks must be on one of its servers.
 func TestTryAcquireAllInCluster(t *testing.T) {
 	ring := redis.NewRing(&redis.RingOptions{}) // not a *redis.Client: several servers

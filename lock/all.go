@@ -21,7 +21,8 @@ const maxAll = 256
 // At least one name, at most 256, all different. With a Cluster the names must
 // share a hash tag, as in "{order:7}:stock" and "{order:7}:till". With
 // [NewQuorum] it takes a round trip for each name and gives back on a refusal, so
-// that others may see some of the locks held for a moment.
+// that others may see some of the locks held for a moment; the TTL must cover all
+// of that.
 func (l *Locker) TryAcquireAll(ctx context.Context, names ...string) ([]*Lock, error) {
 	if err := l.checkAll(names); err != nil {
 		return nil, err
@@ -118,15 +119,24 @@ func (a *tries) result(ctx context.Context, began time.Time) ([]*Lock, error) {
 // tryEach takes one lock after another.
 func (l *Locker) tryEach(ctx context.Context, names []string) ([]*Lock, error) {
 	locks := make([]*Lock, 0, len(names))
+	giveUp := func() {
+		for _, lk := range slices.Backward(locks) {
+			_ = lk.Release(ctx) // what it cannot release it has released in the background
+		}
+	}
 	for _, name := range names {
 		lk, err := l.TryAcquire(ctx, name)
 		if err != nil {
-			for _, lk := range slices.Backward(locks) {
-				_ = lk.Release(ctx) // what it cannot release it has released in the background
-			}
+			giveUp()
 			return nil, err
 		}
 		locks = append(locks, lk)
+	}
+	for i, lk := range locks {
+		if past(lk.Expires()) {
+			giveUp()
+			return nil, &UnavailableError{Op: "acquire", Key: l.cfg.Prefix + names[i], Sent: true, Err: errLate}
+		}
 	}
 	return locks, nil
 }
