@@ -132,7 +132,7 @@ func (l *Locker) wait(ctx context.Context, s *slot, w *waiter, b Backoff, began 
 			if armed {
 				continue // the answer to somebody else's look
 			}
-			d, ok := b.Next(attempt, time.Since(began))
+			d, ok := l.next(s, w, b, attempt, time.Since(began))
 			if !ok {
 				return false
 			}
@@ -146,6 +146,24 @@ func (l *Locker) wait(ctx context.Context, s *slot, w *waiter, b Backoff, began 
 			l.unlock()
 		}
 	}
+}
+
+// next asks the backoff. If that panics, nobody waits any more.
+func (l *Locker) next(s *slot, w *waiter, b Backoff, attempt int, elapsed time.Duration) (d time.Duration, ok bool) {
+	answered := false
+	defer func() {
+		if answered {
+			return
+		}
+		l.mu.Lock()
+		defer l.unlock()
+		if !s.cancel(w) && w.lock != nil {
+			l.spawn(func() { _ = w.lock.Release(context.Background()) }) // what it cannot release it has released in the background
+		}
+	}()
+	d, ok = b.Next(attempt, elapsed)
+	answered = true
+	return d, ok
 }
 
 // Do acquires a lock as [Locker.Acquire] does and runs fn under it as

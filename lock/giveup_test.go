@@ -18,6 +18,49 @@ type backoffFunc func() (time.Duration, bool)
 
 func (f backoffFunc) Next(int, time.Duration) (time.Duration, bool) { return f() }
 
+// Where a backoff panics nobody waits any more, so nobody is let in: neither what is
+// in line keeps a place, nor what was handed on meanwhile the lock.
+func TestBackoffThatPanics(t *testing.T) {
+	for _, in := range []string{"another process", "this process"} {
+		t.Run(in, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rdb := redistest.Mini(t)
+				a, b := newLocker(t, rdb, lock.Config{}), newLocker(t, rdb, lock.Config{})
+				handsOn := in == "this process"
+				if handsOn {
+					b = a
+				}
+				lk, err := a.Acquire(t.Context(), "x", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				func() {
+					defer func() {
+						if got := recover(); got != "boom" {
+							t.Errorf("recovered %v", got)
+						}
+					}()
+					b.Acquire(t.Context(), "x", backoffFunc(func() (time.Duration, bool) {
+						if handsOn {
+							release(t, lk)
+						}
+						panic("boom")
+					}))
+				}()
+				synctest.Wait()
+				if !handsOn {
+					if st := wantHeld(t, a, "x", true); st.Waiters > 0 {
+						t.Errorf("%d waiters", st.Waiters)
+					}
+					release(t, lk)
+				}
+				synctest.Wait()
+				wantHeld(t, a, "x", false)
+			})
+		})
+	}
+}
+
 // A waiter that gives up while the holder in its own process is on its way out
 // gets a whole error all the same.
 func TestGivingUpAsTheHolderLeaves(t *testing.T) {

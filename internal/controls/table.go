@@ -922,6 +922,21 @@ var controls = []Control{
 		[]string{"lock:TestNoRefusalByWhoHasLeft"},
 	},
 	{
+		"ghost-of-a-panic", "who waits no more because its backoff panicked leaves the line", "lock/acquire.go",
+		"		if answered {", "		if answered || true {",
+		[]string{"lock:TestBackoffThatPanics"},
+	},
+	{
+		"all-but-those-over", "of several locks of a quorum none is returned if one is over", "lock/all.go",
+		"		if past(lk.Expires()) {", "		if past(lk.Expires()) && false {",
+		[]string{"lock:TestTryAcquireAllReturnsNoneThatIsOver"},
+	},
+	{
+		"shed-leaves-the-lane", "an acquire that a busy node is spared does not touch its token's lane", "lock/round.go",
+		"	if shed && q.open[node] >= maxOpen {\n", "	if shed && q.open[node] >= maxOpen {\n		delete(q.lanes, id)\n",
+		[]string{"lock:TestLaneOutlivesWhatIsShed"},
+	},
+	{
 		"adopt-any", "adopt compares the token", "lock/adopt.lua",
 		"  if string.sub(held, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return 0 end\n", "",
 		[]string{"lock:TestAdopt"},
