@@ -100,12 +100,16 @@ func (m *mailbox) close() {
 	m.stop()
 }
 
-// run keeps the subscription at one node until it is closed, or nobody needs it.
+// run keeps the subscription at one node until it is closed, or nobody needs it: for a
+// while, or, if no node can be subscribed to, at the next attempt.
 func (m *mailbox) run(rdb redis.UniversalClient) {
 	l := m.l
 	defer m.stop()
 	for pause := mailPause; ; {
 		l.mu.Lock()
+		if pause > mailPause && len(m.slots)+m.nodes == 0 {
+			m.forget() // it failed, and nobody waits
+		}
 		if m.closed {
 			l.mu.Unlock()
 			return

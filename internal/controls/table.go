@@ -937,6 +937,11 @@ var controls = []Control{
 		[]string{"lock:TestLaneOutlivesWhatIsShed"},
 	},
 	{
+		"mailbox-for-ever", "a mailbox that cannot be subscribed to ends when nobody waits", "lock/mailbox.go",
+		"			m.forget() // it failed, and nobody waits\n", "",
+		[]string{"lock:TestMailboxWithoutSubscriptionEnds"},
+	},
+	{
 		"adopt-any", "adopt compares the token", "lock/adopt.lua",
 		"  if string.sub(held, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return 0 end\n", "",
 		[]string{"lock:TestAdopt"},
