@@ -26,7 +26,7 @@ const patience = 5 * time.Millisecond
 type ahead struct {
 	mu      sync.Mutex // guards the fields below
 	waiting []waiting
-	closed  bool
+	stopped bool // nothing more is started
 }
 
 type waiting struct {
@@ -44,7 +44,7 @@ func (a *ahead) len() int {
 func (a *ahead) add(all []*Delivery) (back []*Delivery) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.closed {
+	if a.stopped {
 		return all
 	}
 	now := time.Now()
@@ -54,11 +54,11 @@ func (a *ahead) add(all []*Delivery) (back []*Delivery) {
 	return nil
 }
 
-// next takes the first whose lease runs; nil: there is none.
+// next takes the first whose lease runs; nil: there is none, or nothing more starts.
 func (a *ahead) next() *Delivery {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.waiting) == 0 || a.waiting[0].left() <= 0 { // impatience takes that one
+	if a.stopped || len(a.waiting) == 0 || a.waiting[0].left() <= 0 { // impatience takes that one
 		return nil
 	}
 	d := a.waiting[0].Delivery
@@ -80,11 +80,25 @@ func (a *ahead) impatient() (back []*Delivery, wait time.Duration) {
 	return a.clear(), 0
 }
 
+// stop has nothing more started.
+func (a *ahead) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stopped = true
+}
+
+// startable tells whether a delivery that was taken may still be started.
+func (a *ahead) startable(d *Delivery) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.stopped && d.left() > 0
+}
+
 // close takes all, for good.
 func (a *ahead) close() []*Delivery {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.closed = true
+	a.stopped = true
 	return a.clear()
 }
 

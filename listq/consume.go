@@ -95,6 +95,7 @@ func (q *Queue) Consume(ctx context.Context, cfg ConsumeConfig, handler Handler)
 	}
 	c := q.consumer(ctx, cfg.withDefaults(q))
 	defer c.end(nil)
+	defer c.limit(ctx)()
 	c.handler = handler
 
 	var renewing sync.WaitGroup
@@ -117,6 +118,7 @@ func (q *Queue) Consume(ctx context.Context, cfg ConsumeConfig, handler Handler)
 func (q *Queue) Move(ctx context.Context, probe func(ctx context.Context, lock string)) error {
 	c := q.consumer(ctx, ConsumeConfig{Probe: probe, Slots: new(Slots)}.withDefaults(q))
 	defer c.end(nil)
+	defer c.limit(ctx)()
 	c.feed(ctx)
 	c.drain()
 	return nil
@@ -305,7 +307,12 @@ func (c *consumer) finish(d *Delivery, err, cause error, ran time.Duration) (nex
 		if err == nil {
 			d.settling.Store(true)
 			next = c.following()
-			c.acks <- finished{d, ran, next == nil} // whose receiver gives the slot back
+			c.acks <- finished{d, ran, next == nil}      // whose receiver gives the slot back
+			if next != nil && !c.ahead.startable(next) { // that took long
+				c.giveBack([]*Delivery{next})
+				c.cfg.Slots.put(1)
+				return nil
+			}
 			return next
 		}
 		c.report(d, c.failed(d, err, cause))
@@ -369,15 +376,27 @@ func (f *feeder) ackAll() {
 			}
 			f.gather(x)
 		}
-		n := min(len(f.done), script.Bound)
-		f.ack(f.done[:n])
-		f.done = f.done[n:]
+		f.ackSome()
 	}
 }
 
-func (c *consumer) ack(batch []*Delivery) {
-	ctx, cancel := c.settling()
+// ackSome acknowledges a batch. If that fails, what is finished by then has no grace of
+// its own.
+func (f *feeder) ackSome() {
+	ctx, cancel := f.settling()
 	defer cancel()
+	for len(f.done) > 0 {
+		n := min(len(f.done), script.Bound)
+		err := f.ack(ctx, f.done[:n])
+		f.done = f.done[n:]
+		if err == nil {
+			return
+		}
+		f.gather()
+	}
+}
+
+func (c *consumer) ack(ctx context.Context, batch []*Delivery) error {
 	var codes []script.Code
 	var buried []script.Buried
 	err := persist(ctx, func() time.Duration { return longest(batch) }, func() (err error) {
@@ -387,6 +406,7 @@ func (c *consumer) ack(batch []*Delivery) {
 	c.queue.buried(ctx, buried)
 	c.follow(batch, nil)
 	c.acked(ctx, batch, codes, err)
+	return err
 }
 
 func leases(all []*Delivery) []script.Lease {
@@ -530,11 +550,19 @@ func (c *consumer) lose(d *Delivery) {
 	}
 }
 
-// drain waits for the handlers and for what they finished to be acknowledged: for
-// the drain timeout as they are, then with their contexts ended.
+// limit ends the handlers' contexts when the drain timeout is over, which runs from the
+// end of ctx, whatever Redis answers. What it returns takes that back.
+func (c *consumer) limit(ctx context.Context) (stop func()) {
+	over, cancel := outlive(c.base, ctx, c.cfg.DrainTimeout)
+	keep := context.AfterFunc(over, func() { c.end(ErrDraining) })
+	return func() {
+		keep()
+		cancel()
+	}
+}
+
+// drain waits for the handlers and for what they finished to be acknowledged.
 func (c *consumer) drain() {
-	t := time.AfterFunc(c.cfg.DrainTimeout, func() { c.end(ErrDraining) })
-	defer t.Stop()
 	c.running.Wait()
 	close(c.acks)
 	c.acking.Wait()

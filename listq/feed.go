@@ -50,6 +50,7 @@ func (c *consumer) feed(ctx context.Context) {
 	if c.cfg.Slots.size > 1 {
 		beside.Go(func() { f.beside(ctx) })
 	}
+	defer context.AfterFunc(ctx, c.ahead.stop)() // an exchange under way may take long
 	for ctx.Err() == nil {
 		if due, ok := f.reason(ctx); ok {
 			f.turn(ctx, due)

@@ -125,3 +125,31 @@ func TestShortLeasesPutNoExtensionOff(t *testing.T) {
 		}
 	})
 }
+
+// No handler begins with a request whose lease is over.
+func TestNothingStartsAfterItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb, w := wired(t, server(t))
+		q := listq.New(rdb, "q", listq.Config{Lease: 2 * time.Second})
+		many(t, q, 1000)
+		var ran atomic.Int64
+		consume(t, q, listq.ConsumeConfig{Workers: 4}, func(_ context.Context, d *listq.Delivery) error {
+			if over := time.Since(d.LeaseExpires()); over >= 0 {
+				t.Errorf("a handler began %v after its lease", over)
+			}
+			switch i := ran.Add(1); {
+			case i == 300:
+				w.hole.Store(true) // what is claimed from here on is not answered
+				time.AfterFunc(20*time.Second, func() { w.hole.Store(false) })
+				fallthrough
+			case i > 300 && i < 600:
+				time.Sleep(10 * time.Millisecond)
+			}
+			return nil
+		})
+		time.Sleep(5 * time.Minute)
+		if n := ran.Load(); n < 1000 {
+			t.Errorf("%d of 1000 requests ran", n)
+		}
+	})
+}

@@ -1082,13 +1082,38 @@ var controls = []Control{
 	},
 	{
 		"ahead-past-its-lease", "a handler starts only while its request's lease runs", "listq/ahead.go",
-		"if len(a.waiting) == 0 || a.waiting[0].left() <= 0 {", "if len(a.waiting) == 0 {",
+		"len(a.waiting) == 0 || a.waiting[0].left() <= 0 {", "len(a.waiting) == 0 {",
 		[]string{"listq:TestAheadLeaseRunsOut"},
 	},
 	{
 		"slot-kept-by-the-busy", "a slot goes to another queue that wants it", "listq/consume.go",
 		"	if c.place.wanted() {", "	if false {",
 		[]string{"listq:TestWantedSlotGoesToTheOther"},
+	},
+	{
+		"drain-counted-late", "the drain timeout counts from the stop", "listq/consume.go",
+		"outlive(c.base, ctx, c.cfg.DrainTimeout)", "outlive(c.base, ctx, c.cfg.DrainTimeout+5*time.Second)",
+		[]string{"listq:TestDrainTimeoutCountsFromTheStop"},
+	},
+	{
+		"starts-after-the-stop", "a consumer that stops starts nothing more", "listq/feed.go",
+		"	defer context.AfterFunc(ctx, c.ahead.stop)()", "",
+		[]string{"listq:TestStopStartsNothingMore"},
+	},
+	{
+		"starts-after-its-lease", "what waited for longer than its lease is not started", "listq/ahead.go",
+		"	return !a.stopped && d.left() > 0\n", "	return true\n",
+		[]string{"listq:TestNothingStartsAfterItsLease"},
+	},
+	{
+		"grace-for-each", "what is not acknowledged while Redis is away delays the end once", "listq/consume.go",
+		"		f.done = f.done[n:]\n		if err == nil {\n", "		f.done = f.done[n:]\n		if err != errExited {\n",
+		[]string{"listq:TestManyAcksDoNotDelayTheEnd"},
+	},
+	{
+		"grace-for-all", "what is finished late is acknowledged", "listq/consume.go",
+		"		f.done = f.done[n:]\n		if err == nil {\n", "		f.done = f.done[n:]\n		if err == errExited {\n",
+		[]string{"listq:TestLateHandlersAreAcknowledged"},
 	},
 	{
 		"drain-counts", "a handler that the drain ended counts no attempt", "listq/consume.go",
