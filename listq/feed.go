@@ -18,7 +18,7 @@ type feeder struct {
 	handing    sync.WaitGroup  // an answer is being handed out
 
 	mu        sync.Mutex  // guards the fields below, which both lanes use
-	alarm     time.Time   // for when timer runs; zero: it has gone off
+	alarm     time.Time   // for when timer runs, which lane0 waits for after a failure; zero: it has gone off
 	impatient bool        // impatience runs
 	done      []*Delivery // finished, and not yet acknowledged
 	pace      pace
@@ -132,7 +132,12 @@ func (f *feeder) turn(ctx context.Context, due bool) {
 func (f *feeder) plan(due bool) (free, n int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	free = f.startAhead(f.place.take(script.Bound, !due))
+	paused := f.failures[lane0] > 0 && !f.alarm.IsZero()
+	free = f.startAhead(f.place.take(script.Bound, !due && !paused))
+	if paused {
+		f.cfg.Slots.put(free)
+		return 0, 0, false
+	}
 	for free == 0 && !due { // until it stands in line for the next slot
 		got := f.place.take(script.Bound, true)
 		if got == 0 {
@@ -268,6 +273,9 @@ func (f *feeder) exchange(ctx context.Context, lane, free, n int) (x exchange, e
 	wait := jitter(f.queue.cfg.Poll)
 	if x.Wait >= 0 {
 		wait = min(wait, x.Wait)
+	}
+	if f.failures[lane0] > 0 {
+		wait = 0 // the server answers again
 	}
 	// Of two answers it is not known which one is the later: the earlier time counts.
 	if at := time.Now().Add(wait); alone && f.under == 0 || f.alarm.IsZero() || at.Before(f.alarm) {

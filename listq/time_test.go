@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/sidestep-go/sidestep/internal/redistest"
 	"github.com/sidestep-go/sidestep/listq"
 	"github.com/sidestep-go/sidestep/retry"
@@ -773,5 +775,48 @@ func TestBackoffCountsFromOne(t *testing.T) {
 		if want := []int{1, 2, 3}; !slices.Equal(asked, want) {
 			t.Errorf("asked for the attempts %v, want %v", asked, want)
 		}
+	})
+}
+
+// While claims are refused, one that failed is followed by a pause, whatever handlers
+// finish meanwhile.
+func TestClaimsThatFailPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := server(t)
+		rdb, _ := wired(t, srv)
+		var refused atomic.Bool
+		var claims, ran atomic.Int64
+		rdb.AddHook(delay{before: func(cmd redis.Cmder) time.Duration {
+			if isClaim(cmd) && refused.Load() {
+				claims.Add(1)
+			}
+			return 0
+		}})
+		q := listq.New(rdb, "q", listq.Config{})
+		const n = 1500
+		many(t, q, n)
+		stuck, all := make(chan struct{}), make(chan struct{})
+		consume(t, q, listq.ConsumeConfig{Workers: 500}, func(context.Context, *listq.Delivery) error {
+			i := ran.Add(1)
+			switch i {
+			case 600:
+				srv.SetError("NOPERM this user has no permissions")
+				refused.Store(true)
+				close(stuck)
+			case n:
+				close(all)
+			}
+			if i > 100 {
+				time.Sleep(time.Duration(i) * time.Millisecond)
+			}
+			return nil
+		})
+		<-stuck
+		time.Sleep(10 * time.Second)
+		if got := claims.Load(); got < 5 || got > 120 {
+			t.Errorf("%d claims were made in 10s while all were refused, want some, with pauses of half a second on average", got)
+		}
+		srv.SetError("")
+		<-all
 	})
 }
