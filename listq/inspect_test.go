@@ -1,8 +1,11 @@
 package listq_test
 
 import (
+	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -75,6 +78,29 @@ func TestStatsAndGet(t *testing.T) {
 		dead, err := q.Dead(ctx, 10)
 		if err != nil || len(dead) != 1 || dead[0].ID != "dead" || time.Since(dead[0].Time) > time.Minute {
 			t.Errorf("Dead = %v, %v", dead, err)
+		}
+	})
+}
+
+// No more dead requests are kept than MaxDead, a while after the last has died: also if
+// many die at once.
+func TestMaxDeadHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, most = 2000, 100
+		q := listq.New(redistest.Mini(t), "q", listq.Config{MaxDead: most})
+		many(t, q, n)
+		var ran atomic.Int64
+		all := make(chan struct{})
+		consume(t, q, listq.ConsumeConfig{Workers: 100}, func(ctx context.Context, d *listq.Delivery) error {
+			if ran.Add(1) == n {
+				close(all)
+			}
+			return d.Bury(ctx, "why")
+		})
+		<-all
+		time.Sleep(10 * time.Second)
+		if got := stats(t, q).Dead; got != most {
+			t.Errorf("%d dead are kept, want %d", got, most)
 		}
 	})
 }

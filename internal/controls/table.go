@@ -264,6 +264,11 @@ var controls = []Control{
 		[]string{"internal/script:TestOutOfMemory", "listq:TestLeasesAreExtendedWithoutMemory", "listq:TestQueueIsWorkedOffWithoutMemory"},
 	},
 	{
+		"dead-pile-up", "every claim drops the dead that are too many", "internal/script/claim.lua",
+		"if over > 0 then old", "if over > 0 and ctr % 16 == 0 then old",
+		[]string{"internal/script:TestDeadAreTrimmed", scriptModel, "listq:TestMaxDeadHolds"},
+	},
+	{
 		"push-silently", "push pushes a token", "internal/script/push.lua",
 		"if #new > 0 or call('LLEN', ready) > 0 then token() end\n", "", scripts("TestClaimLeavesToken"),
 	},
@@ -1089,6 +1094,11 @@ var controls = []Control{
 		"slot-kept-by-the-busy", "a slot goes to another queue that wants it", "listq/consume.go",
 		"	if c.place.wanted() {", "	if false {",
 		[]string{"listq:TestWantedSlotGoesToTheOther"},
+	},
+	{
+		"failing-claims-hurry", "after a claim that failed the next waits", "listq/feed.go",
+		"	if paused {\n", "	if false {\n",
+		[]string{"listq:TestClaimsThatFailPause"},
 	},
 	{
 		"drain-counted-late", "the drain timeout counts from the stop", "listq/consume.go",

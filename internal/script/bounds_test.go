@@ -124,7 +124,8 @@ func TestPromotionBound(t *testing.T) {
 	}
 }
 
-// Every sixteenth claim of a feeder trims the dead.
+// Every claim drops the dead that are too many, and every sixteenth of a feeder those
+// that are too old.
 func TestDeadAreTrimmed(t *testing.T) {
 	seed := many(9, "%d x@-%d0") + many(200, "1%d x@-900")
 	for _, c := range []struct {
@@ -135,10 +136,10 @@ func TestDeadAreTrimmed(t *testing.T) {
 		age     int
 		dead    int
 	}{
-		{"not yet", 15, seed, 5, 50, 209},
+		{"by age, not yet", 15, seed, 0, 50, 209},
 		{"no limits", 16, seed, 0, 0, 209},
-		{"by count, bounded", 16, seed, 5, 0, 81},
-		{"by count", 32, many(9, "%d x@-%d0"), 5, 0, 5},
+		{"by count, bounded", 15, seed, 5, 0, 81},
+		{"by count", 31, many(9, "%d x@-%d0"), 5, 0, 5},
 		{"by count, enough room", 32, many(9, "%d x@-%d0"), 9, 0, 9},
 		{"by age, bounded", 16, seed, 0, 50, 81},
 		{"by age", 32, many(9, "%d x@-%d0"), 0, 50, 4},

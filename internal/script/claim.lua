@@ -3,7 +3,7 @@
 -- KEYS[15] the feeder's last claim
 -- ARGV[1] feeder, '/' and which of its lanes if it has more than one  ARGV[2] count of its claims  ARGV[3] n  ARGV[4] lease in ms
 -- ARGV[5] most deliveries that end with their leases, or 0  ARGV[6] slack of the others' clocks in ms
--- ARGV[7] most dead, or 0  ARGV[8] most ms that the dead are kept, or 0 (looked
+-- ARGV[7] most dead, or 0  ARGV[8] most ms that the dead are kept, or 0 (that is looked
 -- at by every sixteenth claim, which also turns over the memory of finished ids)
 -- ARGV[9] ms after which a probe that nobody answered is due again
 -- ARGV[10] ms for which finished ids are remembered
@@ -294,18 +294,14 @@ if n > 0 or taken > 0 then
   call('SET', last, table.concat(record, '\n'), 'PX', math.max(lease, 300000))
 end
 
+local keep, old = tonumber(ARGV[7]), {}
+local over = keep > 0 and call('ZCARD', dead) - keep or 0
+if over > 0 then old = call('ZRANGE', dead, 0, math.min(bound, over) - 1) end
+
 if ctr % 16 == 0 then
-  local keep, age = tonumber(ARGV[7]), tonumber(ARGV[8])
-  local old = {}
-  if keep > 0 and call('ZCARD', dead) > keep then
-    old = call('ZRANGE', dead, 0, math.min(bound, call('ZCARD', dead) - keep) - 1)
-  elseif age > 0 then
+  local age = tonumber(ARGV[8])
+  if age > 0 and over <= 0 then
     old = call('ZRANGEBYSCORE', dead, '-inf', whole(now - age), 'LIMIT', 0, bound)
-  end
-  for _, id in ipairs(old) do
-    call('ZREM', dead, id)
-    call('HDEL', msg, id)
-    call('HDEL', state, id)
   end
   -- The same for the states, of which each is short. No id is empty.
   local size = call('HLEN', state)
@@ -327,6 +323,12 @@ if ctr % 16 == 0 then
       call('HDEL', meta, 'turned')
     end
   end
+end
+
+if #old > 0 then
+  call('ZREM', dead, unpack(old))
+  call('HDEL', msg, unpack(old))
+  call('HDEL', state, unpack(old))
 end
 
 quiet = false

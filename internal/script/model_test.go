@@ -324,8 +324,8 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 		}
 		w.last[f.Name()] = rec
 	}
+	w.trim(f, number%16 == 0)
 	if number%16 == 0 {
-		w.trim(f)
 		w.turn()
 	}
 	w.wake = wake
@@ -399,7 +399,7 @@ func (w *world) probe(lock string, again int64, buried *string) (look string) {
 	return " look " + lock
 }
 
-func (w *world) trim(f *script.Feed) {
+func (w *world) trim(f *script.Feed, byAge bool) {
 	at := map[string]int64{}
 	for id, r := range w.reqs {
 		if r.place == 'x' {
@@ -410,7 +410,7 @@ func (w *world) trim(f *script.Feed) {
 	over := len(dead) - f.MaxDead
 	for i, id := range dead {
 		tooMany := f.MaxDead > 0 && i < over
-		tooOld := f.DeadAge > 0 && !(f.MaxDead > 0 && over > 0) && at[id] <= w.now-f.DeadAge.Milliseconds()
+		tooOld := byAge && f.DeadAge > 0 && !(f.MaxDead > 0 && over > 0) && at[id] <= w.now-f.DeadAge.Milliseconds()
 		if i < script.Bound && (tooMany || tooOld) {
 			delete(w.reqs, id)
 		}
