@@ -269,3 +269,42 @@ func TestSuspectsAreNotClaimedAhead(t *testing.T) {
 		}
 	})
 }
+
+// A single worker runs requests in the order of Push, also if what it claimed ahead went
+// back meanwhile.
+func TestSingleWorkerKeepsTheOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb, _ := wired(t, server(t))
+		var stuck atomic.Bool
+		rdb.AddHook(delay{before: func(cmd redis.Cmder) time.Duration {
+			if stuck.Load() && cmd.Name() == "evalsha" && !isClaim(cmd) {
+				return 3 * time.Millisecond // what goes back comes after the next claim
+			}
+			return 0
+		}})
+		q := listq.New(rdb, "q", listq.Config{})
+		const n = 1000
+		for i := range n {
+			push(t, q, &listq.Request{ID: fmt.Sprintf("r%05d", i)})
+		}
+		stuck.Store(true)
+		var order events
+		all := make(chan struct{})
+		consume(t, q, listq.ConsumeConfig{Workers: 1}, func(_ context.Context, d *listq.Delivery) error {
+			order.add(d.ID)
+			switch len(order.list()) {
+			case 300:
+				time.Sleep(7 * time.Millisecond)
+			case n:
+				close(all)
+			}
+			return nil
+		})
+		<-all
+		for i, id := range order.list() {
+			if want := fmt.Sprintf("r%05d", i); id != want {
+				t.Fatalf("the %dth to run was %s, want %s", i, id, want)
+			}
+		}
+	})
+}

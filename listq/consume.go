@@ -150,7 +150,8 @@ type consumer struct {
 
 	mu      sync.Mutex // guards the fields below
 	active  map[*Delivery]context.CancelCauseFunc
-	watched time.Time // when the leases' ends are looked at next
+	watched time.Time       // when the leases' ends are looked at next
+	gone    <-chan struct{} // closed when what was given back last is in the queue; nil: nothing was
 
 	hurry chan struct{} // a lease ends before that, or has to be renewed sooner than the next time
 }

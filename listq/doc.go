@@ -27,7 +27,10 @@
 //
 // # Order
 //
-// Requests run in the order of Push, as far as workers are free. Requests that
+// Requests run in the order of Push, as far as workers are free. A single worker of a
+// single process keeps that order, but for what goes back to the queue after a fault, such
+// as a lost answer, and for one that is handed over ([Queue.Push] to an idle queue) just
+// as its slot is taken for a claim. Requests that
 // name a Lock run one at a time per lock, in order: claim passes over those
 // whose lock has an earlier request of this queue in flight, so that no worker
 // waits. A request whose handler failed leaves that order until it is back,

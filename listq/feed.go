@@ -109,6 +109,9 @@ func (f *feeder) reason(ctx context.Context) (due, ok bool) {
 // quick that they would wait for the next, that is under way while the answer to
 // the last is handed out.
 func (f *feeder) turn(ctx context.Context, due bool) {
+	if f.cfg.Slots.size == 1 {
+		f.awaitGone(ctx)
+	}
 	free, n, ok := f.plan(due)
 	if !ok {
 		return
@@ -421,7 +424,8 @@ func (c *consumer) startAhead(slots int) int {
 }
 
 // giveBack requeues what has not been started, in a goroutine of its own: the last
-// first, since each goes to the head of the queue. None of it follows anything here.
+// first, since each goes to the head of the queue. None of it follows anything here. A
+// single worker, who takes one after the other, gives back one after the other as well.
 func (c *consumer) giveBack(all []*Delivery) {
 	if len(all) == 0 {
 		return
@@ -431,14 +435,38 @@ func (c *consumer) giveBack(all []*Delivery) {
 			c.cfg.LineEnds(d.Lock)
 		}
 	}
+	gone := make(chan struct{})
+	c.mu.Lock()
+	before := c.gone
+	c.gone = gone
+	c.mu.Unlock()
 	c.running.Go(func() {
+		defer close(gone)
 		ctx, cancel := c.settling()
 		defer cancel()
+		if c.cfg.Slots.size == 1 && before != nil {
+			<-before
+		}
 		for _, batch := range slices.Backward(slices.Collect(slices.Chunk(all, script.Bound))) {
 			c.handBack(ctx, batch)
 		}
 		signal(c.kick)
 	})
+}
+
+// awaitGone waits until all that a single worker has given back is in the queue: the next
+// claim is to find it there.
+func (c *consumer) awaitGone(ctx context.Context) {
+	c.mu.Lock()
+	gone := c.gone
+	c.mu.Unlock()
+	if gone == nil {
+		return
+	}
+	select {
+	case <-gone:
+	case <-ctx.Done():
+	}
 }
 
 // buryUndecodable makes a request dead, in a goroutine of its own.

@@ -1056,6 +1056,11 @@ var controls = []Control{
 		[]string{"listq:TestWhatGoesBackKeepsItsOrder"},
 	},
 	{
+		"ahead-back-too-late", "what a single worker gives back is there for its next claim", "listq/feed.go",
+		"		f.awaitGone(ctx)\n", "",
+		[]string{"listq:TestSingleWorkerKeepsTheOrder"},
+	},
+	{
 		"ahead-overtaken", "what was claimed ahead comes before the next answer", "listq/feed.go",
 		"		free += f.startAhead(f.place.take(len(all)-free, false))", "		free += f.place.take(len(all)-free, false)",
 		[]string{"listq:TestWhatIsAheadComesFirst"},
