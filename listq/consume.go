@@ -53,7 +53,10 @@ type ConsumeConfig struct {
 	// best on queues of one Redis, as a claim holds free slots until it is answered.
 	// Defaults to a pool of its own.
 	Slots *Slots
-	// Workers is how many handlers may run at once. Defaults to 10.
+	// Workers is how many handlers may run at once. Defaults to 10. A claim brings as
+	// many requests, or up to 128 if they are quick, whatever their size: all of their
+	// bodies must come within the client's ReadTimeout, or its answer is lost each time,
+	// until they are dead.
 	Workers int
 }
 
