@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sidestep-go/sidestep/delayq"
+	"github.com/sidestep-go/sidestep/internal/script"
 	"github.com/sidestep-go/sidestep/listq"
 	"github.com/sidestep-go/sidestep/lock"
 )
@@ -30,8 +31,9 @@ var (
 	// ErrUnavailable is returned when Redis could not be reached or refused the
 	// command.
 	ErrUnavailable = lock.ErrUnavailable
-	// ErrAmbiguous is returned when a command was sent and its answer never came:
-	// it may have been applied. A queue's Redis that could not be dialled counts as
+	// ErrAmbiguous is returned when a command was sent and its answer never came, or
+	// not before a context ended that a method of a task or a queue was given: it may
+	// have been applied. A queue's Redis that could not be dialled counts as
 	// that, since go-redis may have sent the command before, on a connection that broke.
 	ErrAmbiguous = lock.ErrAmbiguous
 	// ErrClosed is returned when the [lock.Locker] was closed.
@@ -74,17 +76,30 @@ func (e storeError) Is(target error) bool {
 	return target == ErrUnavailable || target == ErrAmbiguous && !definite
 }
 
+// ambiguousError is the error of a command that was sent when its context ended.
+type ambiguousError struct{ error }
+
+func (e ambiguousError) Is(target error) bool { return target == ErrAmbiguous }
+func (e ambiguousError) Unwrap() error        { return e.error }
+
 // stored gives an error of the packages that store requests the form that this
-// package promises: it matches one of its errors, or the cause of ctx.
+// package promises: it matches one of its errors, or the cause of ctx; or it says that what
+// is stored cannot be decoded.
 func stored(ctx context.Context, err error) error {
 	switch {
 	case err == nil || errors.Is(err, ErrInvalid) || errors.Is(err, ErrUnknown) || errors.Is(err, ErrRunning):
 		return err
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		if cause := context.Cause(ctx); !errors.Is(err, cause) {
-			return fmt.Errorf("%w (%w)", cause, err)
+			err = fmt.Errorf("%w (%w)", cause, err)
+		}
+		if errors.Is(err, script.ErrUnanswered) {
+			return ambiguousError{err}
 		}
 		return err
+	}
+	if _, ok := errors.AsType[script.UnreadableError](err); ok {
+		return err // Redis has answered
 	}
 	return storeError{err}
 }

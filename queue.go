@@ -336,7 +336,8 @@ func (q *Queue) Stats(ctx context.Context) (QueueStats, error) {
 	return all, nil
 }
 
-// Get returns what the queue knows of a request, or [ErrUnknown].
+// Get returns what the queue knows of a request, or [ErrUnknown]. Of one that cannot be
+// decoded the error says why, and Info is as complete as can be.
 func (q *Queue) Get(ctx context.Context, id string) (Info, error) {
 	err := fmt.Errorf("%w: %q in %q", ErrUnknown, id, q.name)
 	for _, p := range q.parts {

@@ -61,9 +61,7 @@ func New(locker *lock.Locker, cfg Config) *Acquirer {
 	}
 	a := &Acquirer{locker: locker, cfg: cfg, queues: make(map[string][]*delayq.Queue)}
 	locker.OnFreed(func(key string, queues []string) {
-		for _, name := range queues {
-			a.tell(context.Background(), name, key)
-		}
+		a.tell(context.Background(), queues, key)
 	})
 	return a
 }
@@ -235,29 +233,37 @@ func (a *Acquirer) hint(ctx context.Context, key, own string, released *lock.Loc
 		names = slices.Collect(maps.Keys(a.queues))
 		a.mu.RUnlock()
 	}
-	for _, name := range names {
-		if name != own {
-			a.tell(ctx, name, key)
-		}
-	}
+	a.tell(ctx, slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == own }), key)
 }
 
-func (a *Acquirer) tell(ctx context.Context, name, key string) {
+// tell tells queues that a lock may be free, all at once: one that does not answer
+// keeps nothing from the others, and all together take no longer than hintTimeout.
+func (a *Acquirer) tell(ctx context.Context, names []string, key string) {
+	if len(names) == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hintTimeout)
 	defer cancel()
-	a.mu.RLock()
-	queues := a.queues[name]
-	a.mu.RUnlock()
-	var errs []error
-	for _, q := range queues {
-		errs = append(errs, q.Hint(ctx, key))
+	var telling sync.WaitGroup
+	tell := func(name string, hint func() error) {
+		telling.Go(func() {
+			if err := hint(); err != nil {
+				a.cfg.Logger.WarnContext(ctx, "a queue was not told of a release; it will look by itself", "queue", name, "key", key, "error", err)
+			}
+		})
 	}
-	if len(queues) == 0 && a.cfg.Queues != nil {
-		errs = append(errs, delayq.HintKey(ctx, a.cfg.Queues, name, key))
+	for _, name := range names {
+		a.mu.RLock()
+		queues := a.queues[name]
+		a.mu.RUnlock()
+		for _, q := range queues {
+			tell(name, func() error { return q.Hint(ctx, key) })
+		}
+		if len(queues) == 0 && a.cfg.Queues != nil {
+			tell(name, func() error { return delayq.HintKey(ctx, a.cfg.Queues, name, key) })
+		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		a.cfg.Logger.WarnContext(ctx, "a queue was not told of a release; it will look by itself", "queue", name, "key", key, "error", err)
-	}
+	telling.Wait()
 }
 
 // register makes a queue known as one to tell of releases, in place of an earlier

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sidestep-go/sidestep/internal/script"
 )
 
-// Stats is how many requests of a queue are where.
+// Stats is how many requests of a queue are where. The places are counted one after
+// the other: what moves meanwhile may be counted twice, or not at all.
 type Stats struct {
 	// Ready requests wait for a worker. What was just cancelled or rescheduled is
 	// counted until a worker passes it.
@@ -68,7 +71,7 @@ func (q *Queue) Get(ctx context.Context, id string) (Info, error) {
 		Accepted: s.Accepted, Note: s.Note,
 	}
 	if info.Request, err = decode(id, body); err != nil {
-		err = fmt.Errorf("listq: get %q from %q: %w", id, q.name, err)
+		err = fmt.Errorf("listq: get %q from %q: %w", id, q.name, script.UnreadableError{Err: err})
 	}
 	info.Lock, info.MaxWait = s.Lock, s.MaxWait
 	return info, err

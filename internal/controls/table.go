@@ -1498,7 +1498,7 @@ var controls = []Control{
 	},
 	{
 		"worker-tells-itself", "a worker leaves its own queue to its acknowledgement", "sidestep.go",
-		"		if name != own {", "		if own != \"\" || name != own {",
+		"{ return name == own })", "{ return false })",
 		[]string{".:TestWorkerTellsItsOwnQueueOnce"},
 	},
 	{
@@ -1520,6 +1520,21 @@ var controls = []Control{
 		"unknown-task-done", "a request of an unknown task is dead, not done", "queue.go",
 		"					return d.Bury(ctx, fmt.Sprintf(\"unknown task %q\", d.Task))", "					return nil",
 		[]string{".:TestFaultUnknownTask"},
+	},
+	{
+		"calls-outlast-contexts", "a call ends with its context though Redis does not answer", "internal/script/until.go",
+		"return ctx.Done() == nil || q.heeds }", "return ctx.Err() == nil || q.heeds }",
+		[]string{".:TestCallsEndWithTheirContextsThoughTheQueueHangs"},
+	},
+	{
+		"queues-told-in-turn", "queues are told of a release all at once", "sidestep.go",
+		"		telling.Go(func() {\n			if err := hint(); err != nil {", "		func(do func()) { do() }(func() {\n			if err := hint(); err != nil {",
+		[]string{".:TestQueuesThatHangHoldUpASectionOnce"},
+	},
+	{
+		"inspection-in-a-transaction", "an inspection that is refused leaves no replies behind", "internal/script/inspect.go",
+		"q.rdb.Pipelined(ctx,", "q.rdb.TxPipelined(ctx,",
+		[]string{".:TestRefusedInspectionsLeaveNoReplies"},
 	},
 	{
 		"outage-breaks-order", "StrictOrder keeps the order while the locks' Redis does not answer", "task.go",

@@ -88,27 +88,52 @@ func ParseState(packed string) (State, error) {
 // maxMillis is the longest time.Duration in milliseconds.
 const maxMillis = int64(^uint64(0)>>1) / int64(time.Millisecond)
 
-// Get returns a request's state and body; ok is false if the queue does not
-// have it.
-func (q *Queue) Get(ctx context.Context, id string) (_ State, body string, ok bool, err error) {
-	var packed, msg *redis.StringCmd
-	_, err = q.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		packed, msg = p.HGet(ctx, q.keys.State(), id), p.HGet(ctx, q.keys.Msg(), id)
-		return nil
+// UnreadableError says that what is stored is not what this program can read.
+type UnreadableError struct{ Err error }
+
+// Error implements error.
+func (e UnreadableError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e UnreadableError) Unwrap() error { return e.Err }
+
+// pipelined sends what fn queues at once, but not as a transaction: of one whose MULTI
+// is refused go-redis leaves replies on the connection.
+func (q *Queue) pipelined(ctx context.Context, fn func(redis.Pipeliner)) error {
+	_, err := until(ctx, q, func(ctx context.Context) ([]redis.Cmder, error) {
+		return q.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { fn(p); return nil })
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return State{}, "", false, err
+	return err
+}
+
+// Get returns a request's state and body; ok is false if the queue does not have it. If
+// the state cannot be read, the error is an UnreadableError.
+func (q *Queue) Get(ctx context.Context, id string) (_ State, body string, ok bool, err error) {
+	for again := true; ; again = false {
+		var packed, msg *redis.StringCmd
+		err := q.pipelined(ctx, func(p redis.Pipeliner) {
+			packed, msg = p.HGet(ctx, q.keys.State(), id), p.HGet(ctx, q.keys.Msg(), id)
+		})
+		switch {
+		case err != nil && !errors.Is(err, redis.Nil):
+			return State{}, "", false, err
+		case errors.Is(packed.Err(), redis.Nil):
+			return State{}, "", false, nil
+		case errors.Is(msg.Err(), redis.Nil) && again: // it was finished in between
+			continue
+		}
+		s, err := ParseState(packed.Val())
+		if err != nil {
+			return s, msg.Val(), false, UnreadableError{err}
+		}
+		return s, msg.Val(), true, nil
 	}
-	if errors.Is(packed.Err(), redis.Nil) {
-		return State{}, "", false, nil
-	}
-	s, err := ParseState(packed.Val())
-	return s, msg.Val(), err == nil, err
 }
 
 // Sizes is how many requests are where. Ids that a cancel or a reschedule left
 // behind in the ready list count as Ready until a claim meets them, and Delayed
-// is too low by as many.
+// is too low by as many. The places are counted one after the other: what moves
+// meanwhile may be counted twice, or not at all.
 type Sizes struct {
 	Ready, Delayed, Parked, Leased, Dead int
 
@@ -121,12 +146,11 @@ func (q *Queue) Sizes(ctx context.Context) (Sizes, error) {
 	var ready, delayed, parked, leased, dead, requests *redis.IntCmd
 	var head *redis.ZSliceCmd
 	var meta *redis.MapStringStringCmd
-	_, err := q.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+	err := q.pipelined(ctx, func(p redis.Pipeliner) {
 		ready, delayed = p.LLen(ctx, q.keys.Ready()), p.ZCard(ctx, q.keys.Delayed())
 		parked, leased = p.ZCard(ctx, q.keys.Parked()), p.ZCard(ctx, q.keys.Leased())
 		dead, requests = p.ZCard(ctx, q.keys.Dead()), p.HLen(ctx, q.keys.State())
 		head, meta = p.ZRangeWithScores(ctx, q.keys.Delayed(), 0, 0), p.HGetAll(ctx, q.keys.Meta())
-		return nil
 	})
 	if err != nil {
 		return Sizes{}, err
@@ -155,9 +179,11 @@ func (q *Queue) Parked(ctx context.Context, lock string, n int) ([]string, error
 	if n <= 0 {
 		return nil, nil
 	}
-	members, err := q.rdb.ZRangeByLex(ctx, q.keys.Parked(), &redis.ZRangeBy{
-		Min: "[" + lock + "\x00", Max: "(" + lock + "\x01", Count: int64(n),
-	}).Result()
+	members, err := until(ctx, q, func(ctx context.Context) ([]string, error) {
+		return q.rdb.ZRangeByLex(ctx, q.keys.Parked(), &redis.ZRangeBy{
+			Min: "[" + lock + "\x00", Max: "(" + lock + "\x01", Count: int64(n),
+		}).Result()
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +207,9 @@ func (q *Queue) Dead(ctx context.Context, n int) ([]Death, error) {
 	if n <= 0 {
 		return nil, nil
 	}
-	zs, err := q.rdb.ZRevRangeWithScores(ctx, q.keys.Dead(), 0, int64(n)-1).Result()
+	zs, err := until(ctx, q, func(ctx context.Context) ([]redis.Z, error) {
+		return q.rdb.ZRevRangeWithScores(ctx, q.keys.Dead(), 0, int64(n)-1).Result()
+	})
 	if err != nil {
 		return nil, err
 	}

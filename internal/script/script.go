@@ -43,18 +43,19 @@ const Bound = 128
 
 // Queue runs the scripts on one queue. It is safe for concurrent use.
 type Queue struct {
-	rdb  redis.UniversalClient
-	keys keys.Queue
-	args []any // the keys
-	wait Wait
+	rdb   redis.UniversalClient
+	keys  keys.Queue
+	args  []any // the keys
+	wait  Wait
+	heeds bool // rdb heeds contexts
 
 	pushes *batch.Room[*pushing] // where those meet who push at once
 }
 
 // New returns the scripts of the queue with the given keys.
 func New(rdb redis.UniversalClient, k keys.Queue) *Queue {
-	q := &Queue{rdb: rdb, keys: k}
-	q.pushes = batch.New(q.pushAll, (*pushing).weight, Bound*entryWeight, heedsContext(rdb))
+	q := &Queue{rdb: rdb, keys: k, heeds: heedsContext(rdb)}
+	q.pushes = batch.New(q.pushAll, (*pushing).weight, Bound*entryWeight, q.heeds)
 	for _, key := range k.All() {
 		q.args = append(q.args, key)
 	}
@@ -83,6 +84,14 @@ var push, pushone = compile("push"), compile("pushone")
 // once goes in one call of the script, if it would have to wait anyway: each is
 // answered for its own, and has its error if the call has one.
 func (q *Queue) Push(ctx context.Context, entries []Entry) ([]Code, error) {
+	if q.waits(ctx) { // saves an allocation
+		return q.meet(ctx, entries)
+	}
+	return until(ctx, q, func(ctx context.Context) ([]Code, error) { return q.meet(ctx, entries) })
+}
+
+// meet pushes entries, with those of others if it would have to wait.
+func (q *Queue) meet(ctx context.Context, entries []Entry) ([]Code, error) {
 	began, ok := q.pushes.Enter()
 	if !ok {
 		var sent bool
@@ -174,13 +183,13 @@ var (
 
 // Schedule accepts a request that is due at a time.
 func (q *Queue) Schedule(ctx context.Context, e Entry, due Due) (Code, time.Time, error) {
-	return dated(q.accept(ctx, schedule, e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due), e.Deferrals))
+	return dated(q.acceptUntil(ctx, schedule, e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due), e.Deferrals))
 }
 
 // ParkNew accepts a request in line for its lock, with a probe at due at the
 // latest.
 func (q *Queue) ParkNew(ctx context.Context, e Entry, due Due) (Code, time.Time, error) {
-	return dated(q.accept(ctx, parknew, e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due)))
+	return dated(q.acceptUntil(ctx, parknew, e.ID, e.Body, e.Lock, ms(e.MaxWait), string(due)))
 }
 
 // Feed is what the claims of one feeder have in common.
@@ -407,7 +416,7 @@ var promote = compile("promote")
 
 // Promote gives a lock's turn to its oldest parked request, if nobody has it.
 func (q *Queue) Promote(ctx context.Context, lock string) (Code, []Buried, error) {
-	return settled(promote.run(ctx, q, nil, lock))
+	return settled(promote.ask(ctx, q, lock))
 }
 
 var rearm = compile("rearm")
@@ -421,7 +430,7 @@ var cancel = compile("cancel")
 
 // Cancel drops a request, wherever it is. Its id is remembered for at least window.
 func (q *Queue) Cancel(ctx context.Context, window time.Duration, id string) (Code, []Buried, error) {
-	return settled(cancel.run(ctx, q, nil, ms(window), id))
+	return settled(cancel.ask(ctx, q, ms(window), id))
 }
 
 var reschedule = compile("reschedule")
@@ -429,7 +438,7 @@ var reschedule = compile("reschedule")
 // Reschedule makes an unclaimed request due at another time. stamp is unique to
 // the call.
 func (q *Queue) Reschedule(ctx context.Context, id string, due Due, stamp string) (Code, time.Time, []Buried, error) {
-	return rescheduled(reschedule.run(ctx, q, nil, id, string(due), stamp))
+	return rescheduled(reschedule.ask(ctx, q, id, string(due), stamp))
 }
 
 func rescheduled(cmd *redis.Cmd) (Code, time.Time, []Buried, error) {
@@ -446,7 +455,7 @@ var revive = compile("revive")
 
 // Revive starts a dead request anew. stamp is unique to the call.
 func (q *Queue) Revive(ctx context.Context, id, stamp string) (Code, error) {
-	n, err := revive.run(ctx, q, nil, id, stamp).Int()
+	n, err := revive.ask(ctx, q, id, stamp).Int()
 	return Code(n), err
 }
 
