@@ -117,9 +117,10 @@ func WhenLocked(p Policy) TaskOption {
 }
 
 // Backoff says how long a failed request waits before it runs again, given the
-// number of its attempts and the time since it was accepted; when it gives up,
-// the request is dead. Defaults to 1 s doubling up to 10 min, with full jitter.
-// It panics if b is nil.
+// number of its attempts and the time since it was accepted, by the server's clock; when
+// it gives up, the request is dead. The delay of [Task.EnqueueIn] and all that the
+// request waits for are part of that time: [retry.Within] less than that tries once.
+// Defaults to 1 s doubling up to 10 min, with full jitter. It panics if b is nil.
 func Backoff(b retry.Backoff) TaskOption {
 	if b == nil {
 		panic("sidestep: Backoff with nil")
@@ -127,8 +128,9 @@ func Backoff(b retry.Backoff) TaskOption {
 	return func(c *taskConfig) { c.backoff = b }
 }
 
-// MaxAttempts is how often a request may fail before it is dead. Defaults to 25;
-// 0: no limit, unlike in [listq.ConsumeConfig]. It panics if n is negative.
+// MaxAttempts is how often a request may fail before it is dead. Defaults to 25, which
+// with the default [Backoff] takes about 78 minutes on average; 0: no limit, unlike in
+// [listq.ConsumeConfig]. It panics if n is negative.
 func MaxAttempts(n int) TaskOption {
 	notNegative("MaxAttempts", n)
 	return func(c *taskConfig) { c.maxAttempts = n }
@@ -461,7 +463,7 @@ func (t *Task[T]) minds() bool { return !t.cfg.policy.plan().parks || t.cfg.maxD
 
 // failed settles a delivery whose handler failed.
 func (t *Task[T]) failed(ctx context.Context, d *listq.Delivery, err error) error {
-	delay, again := t.cfg.backoff.Next(d.Attempts+1, time.Since(d.Accepted))
+	delay, again := t.cfg.backoff.Next(d.Attempts+1, d.Age())
 	delay = max(delay, 0)
 	switch {
 	case !again:

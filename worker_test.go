@@ -22,6 +22,7 @@ import (
 	"github.com/sidestep-go/sidestep/listq"
 	"github.com/sidestep-go/sidestep/lock"
 	"github.com/sidestep-go/sidestep/retry"
+	"github.com/sidestep-go/sidestep/sidesteptest"
 )
 
 // perValue is a key function: each payload below 0 needs no lock, the others one
@@ -308,6 +309,41 @@ func TestBackoffGivesUp(t *testing.T) {
 			t.Errorf("ran %d times, want 4", n.Load())
 		}
 	})
+}
+
+// The worker's clock and the server's need not agree on how old a request is.
+func TestBackoffCountsByTheServersClock(t *testing.T) {
+	for name, ahead := range map[string]time.Duration{"same": 0, "behind": -time.Hour, "ahead": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			fickle(t, func(t *testing.T, srv *sidesteptest.Server, rdb *redis.Client) {
+				srv.SetTime(time.Now().Add(ahead))
+				var clock sync.WaitGroup
+				ctx, stop := context.WithCancel(t.Context())
+				clock.Go(func() {
+					for tick := time.Tick(200 * time.Millisecond); ctx.Err() == nil; {
+						select {
+						case now := <-tick:
+							srv.SetTime(now.Add(ahead))
+						case <-ctx.Done():
+						}
+					}
+				})
+				t.Cleanup(func() { stop(); clock.Wait() })
+				q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), rdb, "q", sidestep.QueueConfig{})
+				ran := newRuns()
+				task := sidestep.NewTask(q, "t", one(""), func(ctx context.Context, lk *lock.Lock, v int) error {
+					ran.add(ctx, lk, v)
+					return errors.New("no")
+				}, sidestep.Backoff(retry.Within(retry.Constant(time.Minute), 10*time.Minute)))
+				enqueue(t, task, 1)
+				start(t, q)
+				time.Sleep(30 * time.Minute)
+				if n := len(ran.list()); n < 10 || n > 12 {
+					t.Errorf("ran %d times within 10m, with a minute in between", n)
+				}
+			})
+		})
+	}
 }
 
 func TestMaxDeferrals(t *testing.T) {

@@ -30,8 +30,10 @@ type Handler func(ctx context.Context, d *Delivery) error
 // ConsumeConfig of a [Queue.Consume]. The zero value is good.
 type ConsumeConfig struct {
 	// Backoff says how long a failed request waits, given the number of its
-	// attempts and the time since it was accepted; when it gives up, the request
-	// is dead. Defaults to 1 s, doubling up to 10 min, with full jitter.
+	// attempts and its age ([Delivery.Age], which a scheduled delay and all waits are part
+	// of); when it gives up, the request is dead. Defaults to 1 s, doubling up to
+	// 10 min, with full jitter: with the default MaxAttempts a request that always
+	// fails is dead after about 78 minutes on average.
 	Backoff retry.Backoff
 	// DrainTimeout is how long Consume lets running handlers finish after its
 	// context ended, before it ends theirs. Defaults to 10 s; negative: no time, they
@@ -354,7 +356,7 @@ func (c *consumer) failed(d *Delivery, err, cause error) error {
 	if again := d.unsettled(); again != nil {
 		return again(ctx) // by its handler's rules, and not by those of c.cfg
 	}
-	delay, ok := c.cfg.Backoff.Next(d.Attempts+1, time.Since(d.Accepted))
+	delay, ok := c.cfg.Backoff.Next(d.Attempts+1, d.Age())
 	if !ok {
 		return d.Bury(ctx, "attempts: "+err.Error())
 	}

@@ -80,6 +80,17 @@ func (d *Delivery) extended(sent time.Time) {
 	}
 }
 
+// Age returns how long ago the request was accepted, by the server's clock, which need
+// not agree with this process's: that counts from the last claim's answer on. Never
+// negative.
+func (d *Delivery) Age() time.Duration {
+	age := time.Since(d.Accepted)
+	if a := d.queue.anchor.Load(); a != nil {
+		age = a.server.Sub(d.Accepted) + time.Since(a.sent)
+	}
+	return max(age, 0)
+}
+
 // Settled tells whether the delivery has been settled. It waits for a settlement
 // that is under way.
 func (d *Delivery) Settled() bool {

@@ -46,7 +46,7 @@ func (l limit) String() string {
 //
 // The time counts from the first try of each loop, not from the call of Within,
 // and it bounds when the last try begins, not how long that takes: for that, use
-// a context. Zero gives up after the first try. It panics if b is nil or d is
+// a context. In a queue it counts from when the request was accepted. Zero gives up after the first try. It panics if b is nil or d is
 // negative.
 func Within(b Backoff, d time.Duration) Backoff {
 	if b == nil {

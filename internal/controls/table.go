@@ -1537,6 +1537,11 @@ var controls = []Control{
 		[]string{".:TestRefusedInspectionsLeaveNoReplies"},
 	},
 	{
+		"age-by-the-workers-clock", "a request's age is by the server's clock", "listq/delivery.go",
+		"	if a := d.queue.anchor.Load(); a != nil {", "	if a := d.queue.anchor.Load(); false {",
+		[]string{".:TestBackoffCountsByTheServersClock"},
+	},
+	{
 		"outage-breaks-order", "StrictOrder keeps the order while the locks' Redis does not answer", "task.go",
 		"			return d.DelayStrict(ctx, unavailablePause, err.Error())", "			return d.Delay(ctx, unavailablePause, err.Error())",
 		[]string{".:TestStrictOrderThroughAnOutageOfTheLocks"},
