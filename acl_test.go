@@ -436,6 +436,13 @@ func (r *aclRun) operator() error {
 	err3 := r.exists(r.prefix + "queue:{q}:dead")
 	stop()
 	_, err4 := theirs.TryAcquire(r.ctx, "x")
+	held, err5 := theirs.TryAcquire(r.ctx, aclKeys[aclHeld])
+	first, err6 := task.Do(r.ctx, aclHeld, sidestep.Defer(time.Hour))
+	second, err7 := task.Do(r.ctx, aclHeld, sidestep.Defer(time.Hour))
+	err4 = errors.Join(err4, err5, err6, err7, held.Release(r.ctx))
+	if first.Deferred == nil || second.Deferred == nil {
+		return fmt.Errorf("not deferred: %w", err4)
+	}
 	err = errors.Join(err, err2, err3, err4, <-ran)
 	r.admin.Del(r.ctx, r.prefix+"queue:{q}:wake")
 	r.admin.ConfigResetStat(r.ctx) // what was sent so far is not the operator's
@@ -454,6 +461,10 @@ func (r *aclRun) operator() error {
 	check("Line", true, e)
 	_, e = q.Reschedule(r.ctx, waiting.ID, time.Minute)
 	check("Reschedule", true, e)
+	for _, out := range []sidestep.Outcome{second, first} {
+		_, e = q.Promote(r.ctx, out.Deferred.ID)
+		check("Promote", true, e)
+	}
 	ok, e := q.Revive(r.ctx, dying.ID)
 	check("Revive", ok, e)
 	ok, e = q.Cancel(r.ctx, waiting.ID)

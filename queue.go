@@ -290,7 +290,8 @@ func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Rec
 }
 
 // Promote makes a waiting request due now. It still takes its lock like
-// everyone. Otherwise it is [Queue.Reschedule].
+// everyone, and if others stand in line before it, it keeps its place behind them, and
+// the lock is looked at. Otherwise it is [Queue.Reschedule].
 func (q *Queue) Promote(ctx context.Context, id string) (Receipt, error) {
 	return q.Reschedule(ctx, id, 0)
 }

@@ -681,6 +681,46 @@ func TestCancelReschedulePromote(t *testing.T) {
 	}
 }
 
+// Nobody has told the queue that the lock is free.
+func TestPromoteInLine(t *testing.T) {
+	for name, c := range map[string]struct{ all, promoted int }{
+		"alone": {1, 1}, "the first": {3, 1}, "the last": {3, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				d := newDeferring(t, rdb, "q")
+				start(t, d.queue)
+				if err := rdb.Set(t.Context(), "k", "another program", 0).Err(); err != nil {
+					t.Fatal(err)
+				}
+				ids := make(map[int]string)
+				for v := 1; v <= c.all; v++ {
+					ids[v] = deferred(t, d.task, v, sidestep.Defer(time.Hour)).ID
+				}
+				promote := func() {
+					t.Helper()
+					if r, err := d.queue.Promote(t.Context(), ids[c.promoted]); err != nil || r.ID != ids[c.promoted] {
+						t.Fatalf("Promote = %+v, %v", r, err)
+					}
+					time.Sleep(time.Second)
+				}
+				time.Sleep(time.Minute)
+				promote()
+				if n := len(d.ran.list()); n != 0 {
+					t.Fatalf("%d ran while the lock was held", n)
+				}
+				if err := rdb.Del(t.Context(), "k").Err(); err != nil {
+					t.Fatal(err)
+				}
+				promote()
+				if got := d.ran.values(); len(got) != c.all || !slices.IsSorted(got) {
+					t.Errorf("ran %v within a second, want all %d in order", got, c.all)
+				}
+			})
+		})
+	}
+}
+
 func TestPartitions(t *testing.T) {
 	both(t, func(t *testing.T, rdb *redis.Client) {
 		const locks, each = 20, 10

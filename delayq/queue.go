@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -241,7 +242,9 @@ func (q *Queue) Cancel(ctx context.Context, id string) (bool, error) {
 }
 
 // Reschedule makes a request that no worker has due d from now, whatever it
-// waited for. It returns [ErrUnknown] and [ErrRunning] where that cannot be.
+// waited for. It returns [ErrUnknown] and [ErrRunning] where that cannot be. With d 0
+// the first in line gets its turn at once, unless another has it; one behind it keeps
+// its place, and the lock is looked at.
 func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Receipt, error) {
 	if err := listq.CheckID(id); err != nil {
 		return Receipt{}, fmt.Errorf("delayq: reschedule: %w", err)
@@ -249,6 +252,13 @@ func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Rec
 	d, err := delay(d)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("delayq: reschedule %q: %w", id, err)
+	}
+	if d == 0 {
+		if ok, err := q.promoteInLine(ctx, id); err != nil {
+			return Receipt{}, fmt.Errorf("delayq: reschedule %q in %q: %w", id, q.list.Name(), err)
+		} else if ok {
+			return Receipt{ID: id, Due: time.Now()}, nil
+		}
 	}
 	code, at, buried, err := q.script.Reschedule(ctx, id, script.In(d), uuid.NewString())
 	if err != nil {
@@ -264,8 +274,27 @@ func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Rec
 	return Receipt{ID: id, Due: at}, nil
 }
 
+// promoteInLine sees to a request that stands in line: taken out, it would come back to
+// its place, behind nobody who has the turn. The first gets the turn, unless another has
+// it; for the others the lock is looked at. It reports false if the request stands in no
+// line.
+func (q *Queue) promoteInLine(ctx context.Context, id string) (bool, error) {
+	s, _, ok, err := q.script.Get(ctx, id)
+	if err != nil || !ok || s.Place != "parked" {
+		return false, err
+	}
+	first, err := q.script.Parked(ctx, s.Lock, 1)
+	switch {
+	case err != nil:
+		return false, err
+	case slices.Contains(first, id):
+		return true, q.Hint(ctx, s.Lock)
+	}
+	return true, q.script.Rearm(ctx, s.Lock, 0)
+}
+
 // Promote makes a request that no worker has due now. It still takes its lock
-// like everyone. Otherwise it is [Queue.Reschedule].
+// like everyone. It is [Queue.Reschedule] with 0.
 func (q *Queue) Promote(ctx context.Context, id string) (Receipt, error) {
 	return q.Reschedule(ctx, id, 0)
 }

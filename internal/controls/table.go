@@ -1542,6 +1542,11 @@ var controls = []Control{
 		[]string{".:TestBackoffCountsByTheServersClock"},
 	},
 	{
+		"promote-leaves-the-line", "who is promoted in line keeps the place, and the lock is looked at", "delayq/queue.go",
+		"	if d == 0 {\n", "	if d < 0 {\n",
+		[]string{".:TestPromoteInLine"},
+	},
+	{
 		"outage-breaks-order", "StrictOrder keeps the order while the locks' Redis does not answer", "task.go",
 		"			return d.DelayStrict(ctx, unavailablePause, err.Error())", "			return d.Delay(ctx, unavailablePause, err.Error())",
 		[]string{".:TestStrictOrderThroughAnOutageOfTheLocks"},
