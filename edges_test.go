@@ -79,11 +79,67 @@ func TestEnqueueChecksTheLock(t *testing.T) {
 		task := sidestep.NewTask(q, "t", one("{x}"), newRuns().handler())
 		if _, err := task.Enqueue(t.Context(), 1); !errors.Is(err, sidestep.ErrInvalid) || !errors.Is(err, lock.ErrInvalid) {
 			t.Errorf("Enqueue = %v, want ErrInvalid", err)
+		} else if strings.Contains(err.Error(), "lock: lock:") {
+			t.Errorf("Enqueue = %v, which says it twice", err)
+		}
+		for _, key := range []string{"", "{x}", strings.Repeat("k", 1025)} {
+			if _, err := q.Line(t.Context(), key, 1); !errors.Is(err, sidestep.ErrInvalid) {
+				t.Errorf("Line(%.9q) = %v, want ErrInvalid", key, err)
+			}
 		}
 		if _, err := task.Enqueue(t.Context(), 1, nil); !errors.Is(err, sidestep.ErrInvalid) {
 			t.Errorf("Enqueue with a nil option = %v, want ErrInvalid", err)
 		}
 		wantEmpty(t, rdb, "q")
+	})
+}
+
+// Redis has answered; what it has is of no use.
+func TestGetOfAnUndecodableRequest(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), rdb, "q", sidestep.QueueConfig{})
+		task := sidestep.NewTask(q, "t", one("k"), newRuns().handler())
+		r := enqueue(t, task, 1)
+		for key, want := range map[string]string{"msg": "ready", "state": ""} {
+			if err := rdb.HSet(t.Context(), "sidestep:{q}:"+key, r.ID, "c of another version").Err(); err != nil {
+				t.Fatal(err)
+			}
+			info, err := q.Get(t.Context(), r.ID)
+			if err == nil || key == "msg" && info.Place != want {
+				t.Errorf("Get with another %s = %+v, %v, want an error", key, info, err)
+			}
+			for _, not := range []error{sidestep.ErrUnavailable, sidestep.ErrAmbiguous, sidestep.ErrUnknown} {
+				if errors.Is(err, not) {
+					t.Errorf("Get with another %s = %v, which is not %v", key, err, not)
+				}
+			}
+		}
+	})
+}
+
+// Events have the name that calls gave, and errors the key.
+func TestNamesInEvents(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		var ran, conflict, request, later string
+		l := newLocker(t, rdb, lock.Config{Prefix: "app:"})
+		acq := sidestep.New(l, sidestep.Config{Hooks: sidestep.Hooks{
+			Ran:      func(_ context.Context, e sidestep.RanEvent) { ran = e.Key },
+			Conflict: func(_ context.Context, e sidestep.ConflictEvent) { conflict, request = e.Key, e.Request.Key },
+			Deferred: func(_ context.Context, e sidestep.DeferredEvent) { later = e.Receipt.Key },
+		}})
+		q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
+		task := sidestep.NewTask(q, "t", one("k"), newRuns().handler())
+		err := acq.Do(t.Context(), "k", sidestep.Fail(), func(ctx context.Context, _ *lock.Lock) error {
+			deferred(t, task, 1, sidestep.Defer(time.Second))
+			_, err := task.Do(ctx, 2, sidestep.Fail())
+			return err
+		})
+		if ran != "k" || conflict != "k" || request != "k" || later != "k" {
+			t.Errorf("the lock is called %q in RanEvent, %q in ConflictEvent, %q in its Request, %q in DeferredEvent, want k", ran, conflict, request, later)
+		}
+		if e, ok := errors.AsType[*sidestep.LockedError](err); !ok || e.Key != "app:k" {
+			t.Errorf("Do = %v, want a LockedError of app:k", err)
+		}
 	})
 }
 

@@ -18,7 +18,8 @@ import (
 // An HTTP handler asks three questions: did it fail, was it deferred, or is it
 // done? A held lock is 409 with Retry-After for those who want to know at once,
 // and 202 with a receipt for those who can wait. If the task's handler takes other
-// locks inside, a LockedError may be its own: compare held.Key then.
+// locks inside, a LockedError may be its own: compare held.Key, which is prefix and
+// name, then.
 func Example_http() {
 	srv := sidesteptest.New()
 	defer srv.Close()

@@ -63,7 +63,7 @@ func TestFaultBadNamesAndArguments(t *testing.T) {
 		want("Enqueue", err, "name")
 	}
 	task := sidestep.NewTask(q, "t", one("k"), ran.handler())
-	for _, id := range []string{strings.Repeat("i", 256), "a\nb", "a\x7f"} {
+	for _, id := range []string{"", strings.Repeat("i", 256), "a\nb", "a\x7f"} {
 		_, err := task.Do(ctx, 1, sidestep.Defer(time.Second), sidestep.WithID(id))
 		want("Task.Do with a bad ID", err, "id")
 		_, err = task.Enqueue(ctx, 1, sidestep.WithID(id))

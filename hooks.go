@@ -25,7 +25,7 @@ type Hooks struct {
 
 // ConflictEvent tells of a held lock.
 type ConflictEvent struct {
-	Key        string        // the lock
+	Key        string        // the lock, as the call named it
 	Owner      string        // who holds it
 	RetryAfter time.Duration // what was left of its TTL
 	Policy     Policy        // what the call does now

@@ -87,6 +87,9 @@ func NewQueue(acq *Acquirer, rdb redis.UniversalClient, name string, cfg QueueCo
 	if acq == nil {
 		panic("sidestep: NewQueue with a nil Acquirer")
 	}
+	if name == "" {
+		panic("sidestep: NewQueue with an empty name")
+	}
 	if cfg.Codec == nil {
 		cfg.Codec = JSON
 	}
@@ -369,6 +372,9 @@ func (q *Queue) Dead(ctx context.Context, n int) ([]Death, error) {
 // Line returns the ids of the first n requests that stand in line for a lock, the
 // next to run first.
 func (q *Queue) Line(ctx context.Context, key string, n int) ([]string, error) {
+	if err := q.acq.locker.CheckName(key); err != nil {
+		return nil, fmt.Errorf("sidestep: line of %q: %w", q.name, invalidError{err})
+	}
 	ids, err := q.part(&listq.Request{Lock: key}).delay.Line(ctx, key, n)
 	return ids, stored(ctx, err)
 }

@@ -89,7 +89,8 @@ func (a *Acquirer) Stats() Stats {
 // Do runs fn while it holds the lock named key, here and now, or follows the
 // policy if the lock is held. It returns fn's error; or, if fn did not run,
 // [ErrLocked], [ErrUnavailable], [ErrClosed], [ErrInvalid], or ctx's cause. A [*LockedError] of fn's own, such as
-// from a Do inside it, looks the same: compare its Key, or note whether fn ran.
+// from a Do inside it, looks the same: compare its Key, which is [lock.Config.Prefix] and
+// key, or note whether fn ran.
 //
 // The lock is extended for as long as fn runs. fn's context ends, with the cause
 // [ErrNotHeld], before anyone else can hold the lock; then Do's error matches
@@ -109,7 +110,7 @@ func (a *Acquirer) Do(ctx context.Context, key string, p InlinePolicy, fn func(c
 	}
 	out, err := a.run(ctx, section{key: key, plan: pl, fn: fn})
 	if out.refused != nil {
-		a.conflict(ctx, out.refused, p, nil)
+		a.conflict(ctx, key, out.refused, p, nil)
 	}
 	return err
 }
@@ -211,10 +212,10 @@ func (a *Acquirer) count(err error) {
 	}
 }
 
-func (a *Acquirer) conflict(ctx context.Context, e *LockedError, p Policy, r *Request) {
+func (a *Acquirer) conflict(ctx context.Context, key string, e *LockedError, p Policy, r *Request) {
 	a.stats.conflicts.Add(1)
 	if h := a.cfg.Hooks.Conflict; h != nil {
-		h(ctx, ConflictEvent{Key: e.Key, Owner: e.Owner, RetryAfter: e.RetryAfter, Policy: p, Request: r})
+		h(ctx, ConflictEvent{Key: key, Owner: e.Owner, RetryAfter: e.RetryAfter, Policy: p, Request: r})
 	}
 }
 

@@ -145,9 +145,11 @@ func MaxDeferrals(n int) TaskOption {
 }
 
 // MaxWait is the age, counted from when it was accepted, at which a request is dead
-// instead of standing in line for its lock. It is looked at while the request stands in
-// line, and a scheduled delay and backoffs count, too: give it more than the delay of
-// [Task.EnqueueIn]. Defaults to 0: none. It panics if d is negative.
+// instead of standing in line for its lock. A scheduled delay and backoffs count, too:
+// give it more than the delay of [Task.EnqueueIn]. Only the oldest in line is looked at:
+// one behind it does not run once it is over its MaxWait, but it is dead only when it has
+// become the oldest. What stands in no line is not looked at. Defaults to 0: none. It
+// panics if d is negative.
 func MaxWait(d time.Duration) TaskOption {
 	notNegative("MaxWait", d)
 	return func(c *taskConfig) { c.maxWait = d }
@@ -219,14 +221,16 @@ type CallOption func(*callConfig)
 
 type callConfig struct {
 	id      string
+	named   bool // id is the caller's
 	headers map[string]string
 }
 
 // WithID names the request, so that it is stored once however often it is sent: until
 // it is finished, and for at least [listq.Config.Resend] after that. With
 // [QueueConfig.Partitions] that holds among the requests of one partition. The ID has 1
-// to 255 bytes without control characters. Defaults to a [listq.NewID].
-func WithID(id string) CallOption { return func(c *callConfig) { c.id = id } }
+// to 255 bytes without control characters; an empty one is an error that matches
+// [ErrInvalid]. Without this option it is a [listq.NewID].
+func WithID(id string) CallOption { return func(c *callConfig) { c.id, c.named = id, true } }
 
 // WithHeaders adds headers to the request.
 func WithHeaders(h map[string]string) CallOption {
@@ -269,7 +273,7 @@ func (t *Task[T]) Do(ctx context.Context, v T, p Policy, opts ...CallOption) (Ou
 	if out.refused == nil {
 		return o, err
 	}
-	a.conflict(ctx, out.refused, p, info)
+	a.conflict(ctx, req.Lock, out.refused, p, info)
 	if !pl.parks && !pl.delays {
 		return o, err
 	}
@@ -356,7 +360,7 @@ func (t *Task[T]) request(ctx context.Context, v T, opts []CallOption) (_ *listq
 	if err != nil {
 		return nil, false, fmt.Errorf("%w: encode the payload: %w", ErrInvalid, err)
 	}
-	if named = c.id != ""; !named {
+	if !c.named {
 		if c.id, err = listq.NewID(); err != nil {
 			return nil, false, err
 		}
@@ -367,7 +371,7 @@ func (t *Task[T]) request(ctx context.Context, v T, opts []CallOption) (_ *listq
 			return nil, false, invalidError{err}
 		}
 	}
-	return req, named, t.queue.part(req).list.Check(req)
+	return req, c.named, t.queue.part(req).list.Check(req)
 }
 
 func (t *Task[T]) receipt(r *listq.Request) Receipt {
@@ -423,7 +427,7 @@ func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) err
 	}
 	switch {
 	case out.refused != nil:
-		a.conflict(own, out.refused, t.cfg.policy, info)
+		a.conflict(own, d.Lock, out.refused, t.cfg.policy, info)
 		if pl.parks || pl.delays {
 			return t.queue.deferDelivery(own, ctx, p, d, t.cfg.maxDeferrals, pl, info)
 		}

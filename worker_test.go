@@ -882,10 +882,13 @@ func TestConstructorsPanic(t *testing.T) {
 	handler := func(context.Context, *lock.Lock, int) error { return nil }
 	sidestep.NewTask(q, "taken", one("k"), handler)
 	for name, fn := range map[string]func(){
-		"New(nil)":           func() { sidestep.New(nil, sidestep.Config{}) },
-		"NewQueue(nil acq)":  func() { sidestep.NewQueue(nil, rdb, "q", sidestep.QueueConfig{}) },
-		"NewQueue(nil rdb)":  func() { sidestep.NewQueue(acq, nil, "q", sidestep.QueueConfig{}) },
-		"NewQueue(no name)":  func() { sidestep.NewQueue(acq, rdb, "", sidestep.QueueConfig{}) },
+		"New(nil)":          func() { sidestep.New(nil, sidestep.Config{}) },
+		"NewQueue(nil acq)": func() { sidestep.NewQueue(nil, rdb, "q", sidestep.QueueConfig{}) },
+		"NewQueue(nil rdb)": func() { sidestep.NewQueue(acq, nil, "q", sidestep.QueueConfig{}) },
+		"NewQueue(no name)": func() { sidestep.NewQueue(acq, rdb, "", sidestep.QueueConfig{}) },
+		"NewQueue(no name, parts)": func() {
+			sidestep.NewQueue(acq, rdb, "", sidestep.QueueConfig{Partitions: 2})
+		},
 		"NewQueue(brace)":    func() { sidestep.NewQueue(acq, rdb, "a}", sidestep.QueueConfig{}) },
 		"Partitions -1":      func() { sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{Partitions: -1}) },
 		"Partitions 257":     func() { sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{Partitions: 257}) },

@@ -31,8 +31,9 @@ type Request struct {
 	// Headers are passed on as they are, such as a trace context. May be nil.
 	Headers map[string]string
 	// MaxWait is the age, counted from when it was accepted, at which the request is
-	// dead instead of standing in line for its lock. It is looked at while the request
-	// stands in line, and a scheduled delay and backoffs count, too. 0: none.
+	// dead instead of standing in line for its lock. A scheduled delay and backoffs count,
+	// too. Only the oldest in line is looked at: one behind it does not run once it is
+	// over its MaxWait, but it is dead only when it has become the oldest. 0: none.
 	MaxWait time.Duration
 }
 

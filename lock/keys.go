@@ -55,10 +55,7 @@ func hasTag(key string) bool {
 // CheckName returns an error that matches [ErrInvalid] unless a lock of this Locker can
 // have that name. It sends nothing.
 func (l *Locker) CheckName(name string) error {
-	if err := l.checkName(name); err != nil {
-		return fmt.Errorf("lock: %w", err)
-	}
-	return nil
+	return l.checkName(name)
 }
 
 // checkName returns an error that matches ErrInvalid for a name that cannot be

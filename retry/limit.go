@@ -25,7 +25,7 @@ type limit struct {
 }
 
 func (l limit) Next(attempt int, elapsed time.Duration) (time.Duration, bool) {
-	if attempt >= l.tries {
+	if max(attempt, 1) >= l.tries {
 		return 0, false
 	}
 	return l.b.Next(attempt, elapsed)

@@ -327,6 +327,17 @@ func FuzzNext(f *testing.F) {
 	})
 }
 
+func TestAttemptBelowOneIsTheFirst(t *testing.T) {
+	for _, n := range []int{0, -1, math.MinInt} {
+		if _, ok := retry.Limit(retry.Constant(ms), 1).Next(n, 0); ok {
+			t.Errorf("Limit to 1 try goes on after attempt %d", n)
+		}
+		if d, ok := retry.Limit(retry.Constant(ms), 2).Next(n, 0); !ok || d != ms {
+			t.Errorf("Limit to 2 tries: Next(%d) = %v, %v, want %v", n, d, ok, ms)
+		}
+	}
+}
+
 func BenchmarkNext(b *testing.B) {
 	for _, bo := range []retry.Backoff{
 		retry.Exponential(ms, time.Hour),

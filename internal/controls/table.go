@@ -1419,7 +1419,7 @@ var controls = []Control{
 	},
 	{
 		"own-repetition", "a request that got its ID in the call is no duplicate", "task.go",
-		"if named = c.id != \"\"; !named {", "if named = true; c.id == \"\" {",
+		"	return req, c.named, t.queue", "	return req, true, t.queue",
 		[]string{".:TestOwnRepetitionIsNoDuplicate"},
 	},
 	{
@@ -1545,6 +1545,16 @@ var controls = []Control{
 		"promote-leaves-the-line", "who is promoted in line keeps the place, and the lock is looked at", "delayq/queue.go",
 		"	if d == 0 {\n", "	if d < 0 {\n",
 		[]string{".:TestPromoteInLine"},
+	},
+	{
+		"undecodable-is-unavailable", "what cannot be decoded is no fault of Redis", "errors.go",
+		"		return err // Redis has answered\n", "		return storeError{err}\n",
+		[]string{".:TestGetOfAnUndecodableRequest"},
+	},
+	{
+		"event-has-the-key", "an event has the lock's name, without the prefix", "sidestep.go",
+		"ConflictEvent{Key: key, Owner", "ConflictEvent{Key: e.Key, Owner",
+		[]string{".:TestNamesInEvents"},
 	},
 	{
 		"outage-breaks-order", "StrictOrder keeps the order while the locks' Redis does not answer", "task.go",
