@@ -184,6 +184,10 @@ func notNegative[T ~int | ~int64](name string, v T) {
 // again. Its context ends when the lock or the request is lost. It must expect to run
 // more than once: compare lk.Fence or the request's ID where that matters.
 //
+// A worker's handler has the payload as it is decoded: with [JSON], for example, without
+// its unexported fields, and with invalid UTF-8 replaced. The key is that of the payload
+// which the call was given, so it must not depend on what encoding loses.
+//
 // It panics if queue, key or handler is nil, name is empty, or the queue has a
 // task of that name.
 func NewTask[T any](queue *Queue, name string, key func(T) string, handler func(ctx context.Context, lk *lock.Lock, v T) error, opts ...TaskOption) *Task[T] {

@@ -120,7 +120,10 @@ func (s *SQL) Statements() []string {
 // It waits while a transaction of another holder that has entered is open. So
 // either that one commits first, and what follows Enter sees all of its work; or
 // it comes later, and is refused. A database reports a wait that lasts too long,
-// or a deadlock, as it always does.
+// or a deadlock, as it always does. SQLite waits for its busy_timeout only, which many
+// drivers set to 0. In REPEATABLE READ and SERIALIZABLE, Postgres fails an Enter that
+// had to wait for one that committed, also that of the later holder ("could not
+// serialize access", SQLSTATE 40001): begin the transaction again.
 //
 // That Enter is the first statement matters. In READ COMMITTED, a read before it
 // may be older than what Enter waited for. In REPEATABLE READ, all reads of a
@@ -172,7 +175,8 @@ func (s *SQL) Enter(ctx context.Context, tx *sql.Tx, resource string, fence int6
 //
 //	UPDATE accounts SET balance = $1, fence = $2 WHERE id = $3 AND fence <= $2
 //
-// as often as it likes. Each statement is atomic, so no transaction is needed,
+// as often as it likes. With RETURNING there is no [sql.Result] to give to Applied: no
+// row ([sql.ErrNoRows]) is the stale case. Each statement is atomic, so no transaction is needed,
 // and an UPDATE that has waited for another looks at the predicate again, in
 // READ COMMITTED too; in a stricter level Postgres fails it instead. Check the
 // fence with [Valid] first.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -291,6 +292,45 @@ func TestReplayCleansUp(t *testing.T) {
 	}
 }
 
+// full takes so many bytes, and no more.
+type full struct{ room int }
+
+func (f *full) Write(b []byte) (int, error) {
+	n := min(len(b), f.room)
+	f.room -= n
+	if n < len(b) {
+		return n, syscall.ENOSPC
+	}
+	return n, nil
+}
+
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{"version", "help replay", "replay -work 0 -", "replay -work 0 -json -", "demo"} {
+		for _, room := range []int{0, 30} {
+			var errOut bytes.Buffer
+			status := run(t.Context(), strings.Fields(args), strings.NewReader(requests(3, 1)), &full{room}, &errOut)
+			if room == 30 && args == "version" {
+				continue // may fit
+			}
+			if status != exitUnusable || !strings.Contains(errOut.String(), syscall.ENOSPC.Error()) {
+				t.Errorf("sidestep %s, with room for %d bytes: exit status %d, want %d and why\n%s", args, room, status, exitUnusable, &errOut)
+			}
+		}
+	}
+}
+
+// A payload is stored as it is: escaped, this one would be too large.
+func TestReplayDoesNotEscape(t *testing.T) {
+	t.Parallel()
+	in := fmt.Sprintf(`{"id":"r","key":"k","page":"%s"}`+"\n", strings.Repeat("<>&", 300_000))
+	for _, via := range []string{"queue", "direct"} {
+		if r := replayed(t, in, "-work", "0", "-via", via, "-"); r.Done != 1 || len(r.Bad) != 0 {
+			t.Errorf("via %s: %d done, %d bad lines, want 1 and 0", via, r.Done, len(r.Bad))
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	missing := filepath.Join(t.TempDir(), "missing")
@@ -318,6 +358,11 @@ func TestUsage(t *testing.T) {
 		{"replay -redis unix:///nowhere.sock -", exitUnusable, "redis at /nowhere.sock"},
 		{"replay -redis unix:///nowhere.sock -processes 2 -", exitUnusable, "redis at /nowhere.sock"},
 		{"demo extra", exitUnusable, "extra"},
+		{"demo -limit -1s", exitUnusable, "-limit -1s"},
+		{"help", exitOK, "Available Commands"},
+		{"help replay", exitOK, "inversions"},
+		{"help nope", exitUnusable, "unknown command"},
+		{"help demo extra", exitUnusable, "unknown command"},
 		{"chaos -help", exitOK, "recovery"},
 		{"chaos extra", exitUnusable, "extra"},
 		{"chaos -topology ring", exitUnusable, "-topology \"ring\""},

@@ -31,7 +31,12 @@ exit status is 1 if the ledger does not balance. On a terminal of 80 × 24 or
 more the first part is drawn live; elsewhere it prints lines.`,
 		Example: `  sidestep demo
   sidestep demo -redis redis://localhost:6379`,
-		Args: cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if limit <= 0 {
+				return fmt.Errorf("-limit %v is not positive", limit)
+			}
+			return cobra.NoArgs(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return demo(cmd.Context(), url, limit, cmd.OutOrStdout())
 		},

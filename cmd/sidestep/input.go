@@ -90,7 +90,7 @@ func parseLine(text []byte) (l line, err error) {
 	}
 	delete(fields, "id")
 	delete(fields, "key")
-	l.body, err = json.Marshal(fields)
+	l.body, err = marshal(fields)
 	return l, err
 }
 

@@ -32,7 +32,7 @@ import (
 const (
 	exitOK          = 0
 	exitBroken      = 1   // a promise of the library was broken
-	exitUnusable    = 2   // wrong usage, unreadable input, no Redis
+	exitUnusable    = 2   // wrong usage, unreadable input, no Redis, output that cannot be written
 	exitInterrupted = 130 // ended by an interrupt
 )
 
@@ -62,9 +62,13 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	cmd := rootCommand()
 	cmd.SetArgs(longFlags(args))
 	cmd.SetIn(in)
-	cmd.SetOut(out)
+	written := &output{Writer: out}
+	cmd.SetOut(written)
 	cmd.SetErr(errOut)
 	err := cmd.ExecuteContext(ctx)
+	if failed := written.err(); err == nil && failed != nil {
+		err = fmt.Errorf("the output is not complete: %w", failed)
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -100,7 +104,27 @@ chaos start redis-servers of their own. Flags may be written with one dash or tw
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(demoCommand(), replayCommand(), soakCommand(), chaosCommand(), versionCommand())
+	root.SetHelpCommand(helpCommand(root))
 	return root
+}
+
+// helpCommand is cobra's, but for a command that there is not it fails.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			switch {
+			case err != nil:
+				return err
+			case len(rest) > 0:
+				return fmt.Errorf("unknown command %q for %q", rest[0], cmd.CommandPath())
+			}
+			cmd.InitDefaultHelpFlag() // so that its text has it
+			return cmd.Help()
+		},
+	}
 }
 
 func versionCommand() *cobra.Command {

@@ -2,25 +2,17 @@ package main
 
 import (
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 )
-
-// isTerminal tells whether w is a terminal.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
 
 // progress is a bar with rate and time left, or nothing where there is no
 // terminal to show it on.
 type progress struct{ bar *progressbar.ProgressBar }
 
 func newProgress(w io.Writer, total int) progress {
-	if !isTerminal(w) || total == 0 {
+	if _, ok := terminal(w); !ok || total == 0 {
 		return progress{}
 	}
 	return progress{progressbar.NewOptions(total,

@@ -86,7 +86,8 @@ ends it with a report on what has been done.
 
 Exit status: 0 all promises kept (requests that their policy made fail are
 counted, and no broken promise); 1 a promise broken, or accepted requests that
-never ran; 2 wrong usage or input, no Redis; 130 interrupted.`
+never ran; 2 wrong usage or input, no Redis, or the output cannot be written;
+130 interrupted.`
 
 func replayCommand() *cobra.Command {
 	opt := defaultReplayOptions()

@@ -16,7 +16,8 @@ type style struct{ colours bool }
 
 func styleOf(w io.Writer) style {
 	_, no := os.LookupEnv("NO_COLOR")
-	return style{colours: isTerminal(w) && !no && os.Getenv("TERM") != "dumb"}
+	_, ok := terminal(w)
+	return style{colours: ok && !no && os.Getenv("TERM") != "dumb"}
 }
 
 func (s style) paint(t string, c ...text.Color) string {

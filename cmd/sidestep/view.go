@@ -46,10 +46,11 @@ func newView(out io.Writer, s style, server string) *view {
 
 // fits tells whether out is a terminal with room for the picture.
 func fits(out io.Writer) bool {
-	if !isTerminal(out) || os.Getenv("TERM") == "dumb" {
+	fd, ok := terminal(out)
+	if !ok || os.Getenv("TERM") == "dumb" {
 		return false
 	}
-	wide, high, err := term.GetSize(int(out.(*os.File).Fd()))
+	wide, high, err := term.GetSize(fd)
 	return err == nil && wide >= 80 && high >= 24
 }
 

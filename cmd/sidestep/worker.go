@@ -72,6 +72,7 @@ func newWorker(j job, rdb redis.UniversalClient, emit func(event)) (*worker, err
 		},
 	})
 	w.queue = sidestep.NewQueue(acq, rdb, queueName, sidestep.QueueConfig{
+		Codec:        plainJSON{},
 		Workers:      j.Workers,
 		DrainTimeout: drainTimeout,
 		Storage:      listq.Config{Prefix: j.Prefix, Lease: j.Lease},
