@@ -2,6 +2,7 @@ package lock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -248,7 +249,7 @@ func TestExtendedTogether(t *testing.T) {
 					}
 					n.extendAll(ctx, all)
 					for i, it := range all {
-						switch bad := tt.refuse == io.EOF || tt.broken && i == 0; {
+						switch bad := errors.Is(tt.refuse, io.EOF) || tt.broken && i == 0; {
 						case it.held == bad, (it.err != nil) != bad:
 							t.Errorf("round %d, lock %d: %v, %v", round, i, it.held, it.err)
 						case !bad && rdb.PTTL(ctx, it.keys.lock).Val() < 30*time.Second:
