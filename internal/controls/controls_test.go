@@ -98,3 +98,47 @@ func TestScriptsAreRead(t *testing.T) {
 		t.Error("a test that is not there was run")
 	}
 }
+
+// Tests are linked with a package that is broken, and with one that is not; not with
+// one that they would have to be compiled for anew.
+func TestAPackageIsSwapped(t *testing.T) {
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const file = "retry/constant.go"
+	src, err := os.ReadFile(filepath.Join(abs, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSwap(abs)
+	for old, tt := range map[string]struct {
+		with   string
+		failed int
+	}{
+		"return c.d, true": {"return c.d, true", 0},
+		"return c.d, tru":  {"return c.d + 1, tru", 1},
+	} {
+		dir := t.TempDir()
+		text := filepath.Join(dir, "constant.go")
+		if err := os.WriteFile(text, []byte(strings.Replace(string(src), old, tt.with, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		binary, err := s.compile(dir, file, text, "retry")
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed, err := runBinary(binary, abs, "retry", []string{"TestDelays"})
+		if err != nil || len(failed) != tt.failed {
+			t.Errorf("%s: failed: %q, %v, want %d", tt.with, failed, err, tt.failed)
+		}
+	}
+	dir := t.TempDir()
+	text := filepath.Join(dir, "constant.go")
+	if err := os.WriteFile(text, append(src, "\nfunc (constant) More() {}\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.compile(dir, file, text, "retry"); err == nil || !strings.Contains(err.Error(), "fingerprint mismatch") {
+		t.Errorf("tests were linked with a package that they were not compiled for: %v", err)
+	}
+}

@@ -166,9 +166,14 @@ func (l *live) run(scripts, folder string, tests []string) (failed []string, err
 	if err != nil {
 		return nil, err
 	}
+	return runBinary(binary, l.root, folder, tests, scriptsVar+"="+scripts)
+}
+
+// runBinary returns which tests of a folder failed, of those that were compiled.
+func runBinary(binary, root, folder string, tests []string, env ...string) (failed []string, err error) {
 	cmd := exec.Command(binary, "-test.v", "-test.count=1", "-test.timeout=30s", "-test.run=^("+strings.Join(tests, "|")+")$")
-	cmd.Dir = filepath.Join(l.root, folder)
-	cmd.Env = append(os.Environ(), scriptsVar+"="+scripts)
+	cmd.Dir = filepath.Join(root, folder)
+	cmd.Env = append(os.Environ(), env...)
 	out, runErr := cmd.CombinedOutput()
 	ran, ended := map[string]bool{}, map[string]bool{}
 	for _, m := range begun.FindAllSubmatch(out, -1) {
