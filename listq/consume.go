@@ -56,9 +56,9 @@ type ConsumeConfig struct {
 	// Defaults to a pool of its own.
 	Slots *Slots
 	// Workers is how many handlers may run at once. Defaults to 10. A claim brings as
-	// many requests, or up to 128 if they are quick, whatever their size: all of their
-	// bodies must come within the client's ReadTimeout, or its answer is lost each time,
-	// until they are dead.
+	// many requests, or up to 128 if they are quick, but none after the first MiB. That,
+	// and one request more, must come within the client's ReadTimeout, or the answer is
+	// lost each time, until they are dead.
 	Workers int
 }
 

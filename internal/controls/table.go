@@ -118,6 +118,14 @@ var controls = []Control{
 		[]string{scriptModel},
 	},
 	{
+		"bytes-unbounded", "a claim takes no more after the first MiB", "internal/script/claim.lua",
+		"      if bytes >= enough then\n", "      if bytes < 0 then\n", scripts("TestBytesBound"),
+	},
+	{
+		"due-bytes-unbounded", "of what is due a claim takes no more after the first MiB", "internal/script/claim.lua",
+		"  if size > enough then return false end\n", "", scripts("TestBytesBound"),
+	},
+	{
 		"due-past-the-late", "what is due is leased after what a worker left behind", "internal/script/claim.lua",
 		"if not (first and first <= now) and straight(", "if straight(", scripts("TestDueRequestsKeepTheirOrder"),
 	},

@@ -1,9 +1,11 @@
 package script_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -197,6 +199,51 @@ func TestLostRequestsAreRepaired(t *testing.T) {
 				w.keeper = ""
 				if d := diff(w.text(base, unit), parse(t, base, c.want).text(base, unit)); d != "" || len(bad) > 0 {
 					t.Errorf("after Claim: %v\n%s", bad, d)
+				}
+			})
+		})
+	}
+}
+
+// No claim takes more after the first MiB, so that its answer comes in time on a slow
+// line; the rest keeps its order. That its requests are due makes no difference.
+func TestBytesBound(t *testing.T) {
+	big := strings.Repeat("b", 400<<10)
+	for name, accept := range map[string]func(ctx context.Context, q *script.Queue, e script.Entry) error{
+		"ready": func(ctx context.Context, q *script.Queue, e script.Entry) error {
+			_, err := q.Push(ctx, []script.Entry{e})
+			return err
+		},
+		"due": func(ctx context.Context, q *script.Queue, e script.Entry) error {
+			_, _, err := q.Schedule(ctx, e, script.At(time.UnixMilli(1)))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+				q := testQueue(rdb)
+				for i := range 7 {
+					if err := accept(t.Context(), q, script.Entry{ID: fmt.Sprint(i), Body: big}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for i, want := range []string{"0 1 2", "3 4 5", "6"} {
+					for range 2 { // the second is answered as the first was
+						got, err := q.Claim(t.Context(), defaultFeed(), int64(i+1), 10)
+						if err != nil {
+							t.Fatal(err)
+						}
+						var ids []string
+						for _, it := range got.Items {
+							ids = append(ids, it.ID)
+						}
+						if s := strings.Join(ids, " "); s != want || got.More != (i < 2) {
+							t.Errorf("claim %d took %q, more=%v, want %q", i+1, s, got.More, want)
+						}
+					}
+				}
+				if _, bad := read(t, q); len(bad) > 0 {
+					t.Error(bad)
 				}
 			})
 		})

@@ -21,6 +21,7 @@ local lease, most, slack = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6
 local again, window = tonumber(ARGV[9]), tonumber(ARGV[10])
 local tok = ARGV[1] .. ':' .. ARGV[2]
 local bound = 128
+local enough = 1048576 -- bytes that are leased, to lease no more: their line may be slow
 local long = string.rep('-', 65)
 local items, probes, codes = {}, {}, {}
 local match, find = string.match, string.find
@@ -63,6 +64,7 @@ local stirred
 -- what this claim leases
 local record, taken, deadline, mark = {ARGV[2]}, 0, whole(now + lease), 'l' .. tok .. '|'
 local states, turns, k = {}, {}, 0 -- not written yet; the length of states
+local bytes = 0
 local plain = true -- none of it has a lock
 local function grant(id, body, v, lock)
   states[k + 1], states[k + 2] = id, v
@@ -74,6 +76,7 @@ local function grant(id, body, v, lock)
   item(id, body, v)
   record[taken + 2] = id
   taken = taken + 1
+  bytes = bytes + #body
   n = n - 1
 end
 
@@ -123,10 +126,12 @@ local function straight(ids, packed)
       to[v] = become(dlv, rest)
     end
   end
-  local bodies = call('HMGET', msg, unpack(ids))
+  local bodies, size = call('HMGET', msg, unpack(ids)), 0
   for i = 1, #ids do
     if not bodies[i] then return false end
+    size = size + #bodies[i]
   end
+  if size > enough then return false end
   for i, id in ipairs(ids) do grant(id, bodies[i], to[packed[i]], '') end
   write()
   return true
@@ -283,6 +288,11 @@ if n > 0 or taken > 0 then
     scanned = scanned + #ids
     local packed, bodies = call('HMGET', state, unpack(ids)), call('HMGET', msg, unpack(ids))
     for i, id in ipairs(ids) do
+      if bytes >= enough then
+        for j = #ids, i, -1 do call('LPUSH', ready, ids[j]) end
+        n = 0
+        break
+      end
       if packed[i] and not seen[id] then admit(id, packed[i], bodies[i]) end
     end
     write()
