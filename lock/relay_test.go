@@ -144,18 +144,18 @@ func TestEndRelays(t *testing.T) {
 		rdb := redistest.Mini(t)
 		slow := another(t, rdb)
 		slow.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
-			time.Sleep(3 * time.Millisecond)
+			time.Sleep(time.Millisecond)
 			return next(ctx, cmd)
 		}})
 		l, other := newLocker(t, slow, lock.Config{}), newLocker(t, rdb, lock.Config{})
 		l.EndRelays(t.Context(), "q") // of which there are none
 		relayed(t, l, "x")
-		time.Sleep(4 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond)
 		relayed(t, l, "y")
 		if err := l.TryDo(t.Context(), "z", nothing, lock.Relay("p")); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(4 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond)
 		relayed(t, l, "w") // which Redis has yet to answer
 		ended, end := context.WithCancel(t.Context())
 		end()
