@@ -445,6 +445,11 @@ func (r *aclRun) operator() error {
 	}
 	err = errors.Join(err, err2, err3, err4, <-ran)
 	r.admin.Del(r.ctx, r.prefix+"queue:{q}:wake")
+	mail := r.admin.Subscribe(r.ctx, "sidestep:mail:"+r.prefix) // of somebody who stands in line for x
+	defer mail.Close()
+	_, err8 := mail.Receive(r.ctx)
+	entry := fmt.Sprintf("10000 1 %d sidestep:mail:%sw next", len("sidestep:mail:"+r.prefix), r.prefix)
+	err = errors.Join(err, err8, r.admin.ZAdd(r.ctx, "{"+r.prefix+"lock:x}:line", redis.Z{Score: 1, Member: entry}).Err())
 	r.admin.ConfigResetStat(r.ctx) // what was sent so far is not the operator's
 	check := func(what string, ok bool, e error) {
 		if e != nil || !ok {
@@ -473,6 +478,8 @@ func (r *aclRun) operator() error {
 	check("Inspect", st.Held, e)
 	ok, e = l.Revoke(r.ctx, "x")
 	check("Revoke", ok, e)
+	st, e = l.Inspect(r.ctx, "x")
+	check("Revoke hands on", st.Held, e)
 	return err
 }
 
