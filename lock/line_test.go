@@ -475,6 +475,41 @@ func TestRevokeAgain(t *testing.T) {
 	})
 }
 
+// Queues are told of a release also if its answer comes when nobody waits for it any more.
+func TestLateAnswerTellsQueues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb, _ := faulty(t, redistest.Mini(t), func(o *redis.Options) { o.ReadTimeout = 10 * time.Second })
+		var slow atomic.Bool
+		rdb.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+			err := next(ctx, cmd)
+			if slow.Load() {
+				time.Sleep(7 * time.Second)
+			}
+			return err
+		}})
+		l := newLocker(t, rdb, lock.Config{})
+		freed := make(chan []string, 1)
+		l.OnFreed(func(name string, queues []string) { freed <- append(queues, name) })
+		lk := take(t, l, "x")
+		if _, held, err := l.Look(t.Context(), "x", "q"); !held || err != nil {
+			t.Fatalf("Look = %v, %v", held, err)
+		}
+		slow.Store(true)
+		if err := lk.Release(t.Context()); !errors.Is(err, lock.ErrUnavailable) {
+			t.Errorf("Release = %v, want ErrUnavailable", err)
+		}
+		time.Sleep(time.Minute)
+		select {
+		case got := <-freed:
+			if !slices.Equal(got, []string{"q", "x"}) {
+				t.Errorf("told of %v, want q and x", got)
+			}
+		default:
+			t.Error("nobody was told")
+		}
+	})
+}
+
 // A lock that is free after a revoke is told to the queues that had registered; one
 // that went to a waiter is not, and the registration stays.
 func TestRevokeTellsQueues(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sidestep-go/sidestep/internal/reports"
@@ -241,10 +242,14 @@ func (d *departure) leave(ctx context.Context) bool {
 	}
 	there := departure{ls: d.ls} // d is the caller's
 	done := make(chan struct{})
+	var over atomic.Bool // for the caller: done, or too late
 	l.mu.Lock()
 	l.spawn(func() {
 		there.send(detached(ctx), false)
 		there.settle()
+		if !over.CompareAndSwap(false, true) {
+			l.report(&there.ls.keys, there.reply.queues)
+		}
 		close(done)
 	})
 	l.mu.Unlock()
@@ -252,11 +257,14 @@ func (d *departure) leave(ctx context.Context) bool {
 	defer timer.Stop()
 	select {
 	case <-done:
-		*d = there
-		return true
 	case <-timer.C:
-		return false
+		if over.CompareAndSwap(false, true) {
+			return false
+		}
+		<-done // now
 	}
+	*d = there
+	return true
 }
 
 func (d *departure) send(ctx context.Context, once bool) {

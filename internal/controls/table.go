@@ -925,6 +925,11 @@ var controls = []Control{
 		[]string{"lock:TestAcquireLastsForItsOwnTTL"},
 	},
 	{
+		"late-answer-tells-nobody", "queues are told of a release that is answered late", "lock/lock.go",
+		"			l.report(&there.ls.keys, there.reply.queues)\n", "",
+		[]string{"lock:TestLateAnswerTellsQueues"},
+	},
+	{
 		"covered-by-the-last-call", "a section is covered if it was when Release was called first", "lock/lock.go",
 		" // else an earlier Release got no answer\n", " else {\n		lk.covered = between(now, lk.expires) > 0\n	}\n",
 		[]string{"lock:TestReleaseAgainAfterTheLease"},
