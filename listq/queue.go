@@ -183,8 +183,8 @@ type claim struct {
 }
 
 // claimNext makes the next claim of a lane, or makes one again whose reply was lost, and
-// acknowledges in the same command what is done. listening: requests may be handed
-// over while slots are free.
+// acknowledges in the same command what is done, which it puts in order, those of one
+// lease together. listening: requests may be handed over while slots are free.
 func (q *Queue) claimNext(ctx context.Context, l *lane, n int, listening bool, done []*Delivery) (c claim, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -196,6 +196,7 @@ func (q *Queue) claimNext(ctx context.Context, l *lane, n int, listening bool, d
 		feed.Listen = 0
 	}
 	c.sent, c.token = l.sent, feed.Token(number)
+	slices.SortStableFunc(done, func(a, b *Delivery) int { return strings.Compare(a.lease.Token, b.lease.Token) })
 	once := !slices.ContainsFunc(done, func(d *Delivery) bool { return d.told })
 	if c.Claimed, err = q.script.Exchange(ctx, &feed, number, n, q.cfg.Resend, leases(done), once); err != nil {
 		for _, d := range done {

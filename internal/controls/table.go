@@ -167,7 +167,7 @@ var controls = []Control{
 	},
 	{
 		"ack-forgets", "an acknowledged request is remembered", "internal/script/prelude.lua",
-		"if window > 0 then call('SADD', gone, unpack(ids)) end", "", scripts("TestPushAfterDoneStaysDone"),
+		"if window > 0 then call('SADD', gone, unpack(ids, from, to)) end", "", scripts("TestPushAfterDoneStaysDone"),
 	},
 	{
 		"cancel-forgets", "a cancelled request is remembered", "internal/script/cancel.lua",
@@ -190,12 +190,17 @@ var controls = []Control{
 		"    if v and string.sub(v, 1, #head) == head then\n      own", "    if v then\n      own", scripts("TestLotAcknowledgedAgain")[:1],
 	},
 	{
+		"done-mixed-up", "each lease is named once to those that end it", "listq/queue.go",
+		"	slices.SortStableFunc(done, ", "	slices.SortStableFunc([]*Delivery{}, ",
+		[]string{"listq:TestDoneOfOneLeaseGoesTogether"},
+	},
+	{
 		"lot-stays", "a lot ends with its last request", "internal/script/prelude.lua",
-		"<= 0 then drop(t) end", "< 0 then drop(t) end", scripts("TestLotEndsWithItsLast")[:2],
+		"<= 0 then drop(tok) end", "< 0 then drop(t) end", scripts("TestLotEndsWithItsLast")[:2],
 	},
 	{
 		"lot-ends-early", "a lot does not end before its last request", "internal/script/prelude.lua",
-		"<= 0 then drop(t) end", "<= 1 then drop(t) end",
+		"<= 0 then drop(tok) end", "<= 1 then drop(t) end",
 		[]string{scriptModel},
 	},
 	{

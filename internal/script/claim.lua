@@ -10,7 +10,7 @@
 -- ARGV[11] ms for which a feeder with a free slot will wait on wake, or 0: until
 -- then a request may be handed to it, with a lease of at most half as long
 -- ARGV[12] 1: what is done is told for the first time
--- then of what is done, per request: id, token
+-- then what is done: per lease its token and how many there are, and per request: id
 -- returns {items, probes, wait, more, buried, codes, now}: items is flat, {id, body,
 -- state} for each, the state as it is packed; probes are locks to look at; wait is
 -- ms until something is due, -1 for never; more is 1 while ready is not empty, or more is due;
@@ -204,7 +204,12 @@ if n > 0 then
   local c, ids = string.match(call('GET', last) or '0', '^(%d+)(.*)$')
   c = tonumber(c)
   if ctr < c then
-    for i = 13, #ARGV, 2 do codes[#codes + 1] = 0 end
+    local i = 13
+    while i < #ARGV do
+      local k = tonumber(ARGV[i + 1])
+      for _ = 1, k do codes[#codes + 1] = 0 end
+      i = i + 2 + k
+    end
     return {items, probes, -1, 0, buried, codes, now}
   end
   if ctr == c then answered, n = ids, 0 else once = ARGV[12] == '1' end

@@ -294,13 +294,14 @@ local function takeback()
   token()
 end
 
--- forget drops requests for good, and tells how many there were. Their ids are remembered,
--- if there is a window: in gone, and in past once a claim has turned the memory over, until
--- one does so again.
-local function forget(ids, window)
-  call('HDEL', msg, unpack(ids))
-  if window > 0 then call('SADD', gone, unpack(ids)) end
-  return call('HDEL', state, unpack(ids))
+-- forget drops requests for good, all of ids or those from a place to another, and tells how
+-- many there were. Their ids are remembered, if there is a window: in gone, and in past once
+-- a claim has turned the memory over, until one does so again.
+local function forget(ids, window, from, to)
+  from, to = from or 1, to or #ids
+  call('HDEL', msg, unpack(ids, from, to))
+  if window > 0 then call('SADD', gone, unpack(ids, from, to)) end
+  return call('HDEL', state, unpack(ids, from, to))
 end
 
 -- mine tells what a worker may do with a request: 1 all, 2 it has done it
@@ -315,45 +316,38 @@ local function mine(id, s, tok)
   return 2
 end
 
--- finish acknowledges the requests of ARGV from the first-th on, an id and a
--- token each: they are done, and the next in line of their locks get the turns.
--- window is forget's. once says that none of this has been sent before: then those of a
--- lot need not be looked at. Returns a code for each, or none if all are 1, and whether a
--- lock's turn ended.
+-- finish acknowledges the requests of ARGV from the first-th on, those of one lease
+-- together, its token and how many there are in front: they are done, and the next in line
+-- of their locks get the turns. window is forget's. once says that none of this has been
+-- sent before: then those of a lot need not be looked at. Returns a code for each, or none
+-- if all are 1, and whether a lock's turn ended.
 local function finish(first, window, once)
-  local whole, len = {}, {} -- those of each lot, and how many; false: there is no such lot
-  local ids, at, n = {}, {}, 0 -- the others, and where each stands
-  local tok, part
-  for i = first, #ARGV, 2 do
-    local id, t = ARGV[i], ARGV[i + 1]
-    if t ~= tok then
-      tok = t
-      if once and whole[t] == nil then whole[t], len[t] = call('HGET', meta, left(t)) and {}, 0 end
-      part = whole[t]
-    end
-    if part then
-      local k = len[t] + 1
-      len[t], part[k] = k, id
+  local ids, at, of, n = {}, {}, {}, 0 -- not of a lot; the place of each among all, and its token
+  local all = 0
+  while first < #ARGV do
+    local tok, k = ARGV[first], tonumber(ARGV[first + 1])
+    local from, to = first + 2, first + 1 + k
+    if once and call('HGET', meta, left(tok)) then
+      if call('HINCRBY', meta, left(tok), -forget(ARGV, window, from, to)) <= 0 then drop(tok) end
     else
-      n = n + 1
-      ids[n], at[n] = id, i
+      for i = from, to do
+        n = n + 1
+        ids[n], at[n], of[n] = ARGV[i], all + i - from + 1, tok
+      end
     end
-  end
-  for t, p in pairs(whole) do
-    if p and call('HINCRBY', meta, left(t), -forget(p, window)) <= 0 then drop(t) end
+    first, all = to + 1, all + k
   end
   local codes = {}
   if n == 0 then return codes, false end
-  for i = 1, (#ARGV - first + 1) / 2 do codes[i] = 1 end
+  for i = 1, all do codes[i] = 1 end
   local match, sub = string.match, string.sub
   local packed = call('HMGET', state, unpack(ids))
   local done, toks, named, leaving = {}, {}, {}, {}
-  local head, from
-  tok = nil
+  local tok, head, from
   for j, id in ipairs(ids) do
     local v, code = packed[j], 1
-    if ARGV[at[j] + 1] ~= tok then
-      tok = ARGV[at[j] + 1]
+    if of[j] ~= tok then
+      tok = of[j]
       head = 'l' .. tok .. '|'
       from = #head + 1
     end
@@ -369,7 +363,7 @@ local function finish(first, window, once)
     else
       code = mine(id, v and parse(v), tok)
     end
-    codes[(at[j] - first) / 2 + 1] = code
+    codes[at[j]] = code
   end
   if #done > 0 then
     unlease(done, toks)

@@ -252,9 +252,9 @@ func (q *Queue) Exchange(ctx context.Context, f *Feed, number int64, n int, wind
 	if once {
 		told = 1
 	}
-	args := append(make([]any, 0, 12+2*len(done)), name, number, min(n, Bound), ms(f.Lease),
+	args := append(make([]any, 0, 16+len(done)), name, number, min(n, Bound), ms(f.Lease),
 		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain), ms(window), ms(f.Listen), told)
-	return claimed(claim.run(ctx, q, []string{q.keys.Last(name)}, appendLeases(args, done)...), len(done))
+	return claimed(claim.run(ctx, q, []string{q.keys.Last(name)}, appendDone(args, done)...), len(done))
 }
 
 func claimed(cmd *redis.Cmd, finished int) (Claimed, error) {
@@ -266,11 +266,16 @@ func claimed(cmd *redis.Cmd, finished int) (Claimed, error) {
 	var c Claimed
 	items := reader{v: r.list()}
 	c.Items = make([]Item, 0, len(items.v)/3)
+	var s State
+	var last string // that s was read from: of many the states are the same
 	for len(items.v) > 0 && items.err == nil {
-		id, body := items.text(), items.text()
-		s, err := ParseState(items.text())
-		if err != nil && items.err == nil {
-			items.err = err
+		id, body, packed := items.text(), items.text(), items.text()
+		if packed != last || last == "" {
+			var err error
+			if s, err = ParseState(packed); err != nil && items.err == nil {
+				items.err = err
+			}
+			last = packed
 		}
 		c.Items = append(c.Items, s.item(id, body))
 	}
@@ -343,7 +348,7 @@ var ack = compile("ack")
 // request may have been cancelled or leased anew in the meantime, and the next in
 // line have met the worker's own lock.
 func (q *Queue) Ack(ctx context.Context, window time.Duration, leases []Lease) (codes []Code, more bool, _ []Buried, err error) {
-	return acked(ack.run(ctx, q, nil, withLeases(ms(window), leases)...), len(leases))
+	return acked(ack.run(ctx, q, nil, appendDone(append(make([]any, 0, 3+len(leases)), ms(window)), leases)...), len(leases))
 }
 
 func acked(cmd *redis.Cmd, n int) (codes []Code, more bool, _ []Buried, err error) {
@@ -409,7 +414,11 @@ var extend = compile("extend")
 
 // Extend makes leases last for d from now.
 func (q *Queue) Extend(ctx context.Context, d time.Duration, leases []Lease) ([]Code, error) {
-	return codes(extend.run(ctx, q, nil, withLeases(ms(d), leases)...), len(leases))
+	args := append(make([]any, 0, 1+2*len(leases)), ms(d))
+	for _, l := range leases {
+		args = append(args, l.ID, l.Token)
+	}
+	return codes(extend.run(ctx, q, nil, args...), len(leases))
 }
 
 var promote = compile("promote")
@@ -480,13 +489,18 @@ func ms(d time.Duration) int64 {
 	return n
 }
 
-func withLeases(head any, leases []Lease) []any {
-	return appendLeases(append(make([]any, 0, 1+2*len(leases)), head), leases)
-}
-
-func appendLeases(args []any, leases []Lease) []any {
-	for _, l := range leases {
-		args = append(args, l.ID, l.Token)
+// appendDone appends what is done, as finish reads it.
+func appendDone(args []any, done []Lease) []any {
+	for len(done) > 0 {
+		tok, n := done[0].Token, 1
+		for n < len(done) && done[n].Token == tok {
+			n++
+		}
+		args = append(args, tok, n)
+		for i := range done[:n] {
+			args = append(args, &done[i].ID)
+		}
+		done = done[n:]
 	}
 	return args
 }
