@@ -28,8 +28,8 @@ type Hooks struct {
 
 	// Lost is called once for a lock that was lost while it was watched (in
 	// Hold, Do, TryDo) or waited for in this process, or whose Extend or
-	// Release found it gone; or that was left to run out, which is noticed a
-	// minute or two later.
+	// Release found it gone; or that was left to run out, which is noticed later:
+	// after up to a minute, a fiftieth of its lease, and Config.LapseDelay.
 	Lost func(context.Context, LostEvent)
 }
 

@@ -148,7 +148,8 @@ func (l *Locker) track(ls *lease) {
 }
 
 // sweepLeases forgets the leases that nobody released, or whose token was given
-// away, once Redis has forgotten them.
+// away, once Redis should have forgotten them. Those of the former kind it releases:
+// Redis has them for longer if an extension was carried out whose answer was lost.
 func (l *Locker) sweepLeases() {
 	l.mu.Lock()
 	defer l.unlock()
@@ -157,9 +158,11 @@ func (l *Locker) sweepLeases() {
 		if ls.deadline.IsZero() || between(now, ls.deadline.Add(2*drift(ls.granted)+l.cfg.LapseDelay)) > 0 {
 			continue
 		}
-		delete(l.live, ls.value)
 		if ls.cur != nil {
 			ls.abandon(ErrNotHeld)
+			l.giveBack(ls)
+		} else {
+			delete(l.live, ls.value)
 		}
 	}
 	if l.sweeping = len(l.live) > 0 && !l.closed; l.sweeping {

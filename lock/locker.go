@@ -209,7 +209,8 @@ func (l *Locker) tell(k *keys, queues []string) {
 // OnFreed has fn called when a command of this Locker has freed a lock with which
 // delay queues were registered: a [Lock.Release] ([Lock.Reported] has the same names), a
 // [Locker.Revoke], or what gives back a lock that went to a waiter who had just given
-// up. What runs under a sidestep.Acquirer is told of by that, and not here.
+// up. What runs under a sidestep.Acquirer is told of by that, and not here, unless the
+// answer came too late for it.
 // Until there is such a function, the registrations stay for the next release, but for
 // those that a Release or the end of a [Relay] takes out.
 //

@@ -61,6 +61,7 @@ type ticket struct {
 	resubscribed bool   // while calling: ask again, whatever the answer
 	pending      *grant // came while calling: judged after the answer
 	splits       int    // how often in a row nobody had a majority
+	had          bool   // granted before, with a lease too short for who waits now
 
 	next int64 // the next fence of the block
 	last int64 // the last one
@@ -190,7 +191,7 @@ func (s *slot) answered(c *call, r acquireReply, err error) {
 	if err != nil {
 		s.fail(unavailable("acquire", s.keys.lock, err))
 		tk.end()
-		if mayHold(err) || tk.entry != "" {
+		if mayHold(err) || tk.entry != "" || tk.had {
 			s.l.giveBack(&tk.lease)
 		} else {
 			delete(s.l.live, tk.value)
@@ -211,7 +212,8 @@ func (s *slot) answered(c *call, r acquireReply, err error) {
 			return
 		}
 		if w := s.fifo[0]; w.plain && c.args.lease < w.ttl && until(deadline) < w.ttl/2 {
-			s.again(s.acquire()) // the lease is that of another, who has left
+			tk.had = true // the lease is that of another, who has left
+			s.again(s.acquire())
 			return
 		}
 		tk.granted, tk.since, tk.deadline = c.args.lease, c.sent, deadline

@@ -915,6 +915,16 @@ var controls = []Control{
 		[]string{"lock:TestNothingStaysOfALockThatExpired"},
 	},
 	{
+		"expired-kept-in-redis", "what Redis still has of a lock that was left to expire is given back", "lock/lease.go",
+		"			l.giveBack(ls)\n		} else {\n", "		}\n		{\n",
+		[]string{"lock:TestReleaseAfterTheLeaseGivesBack"},
+	},
+	{
+		"orphan-after-a-grant", "an error after a grant leaves no orphan", "lock/ticket.go",
+		" || tk.entry != \"\" || tk.had {", " || tk.entry != \"\" {",
+		[]string{"lock:TestErrorAfterAGrantLeavesNoOrphan"},
+	},
+	{
 		"context-outlives-release", "the context of a section ends before its function's release does", "lock/lock.go",
 		"			lk.cancel(ErrNotHeld) // before", "			// before",
 		[]string{"lock:TestReleaseInHoldEndsTheContext"},
