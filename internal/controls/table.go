@@ -119,7 +119,12 @@ var controls = []Control{
 	},
 	{
 		"bytes-unbounded", "a claim takes no more after the first MiB", "internal/script/claim.lua",
-		"      if bytes >= enough then\n", "      if bytes < 0 then\n", scripts("TestBytesBound"),
+		"      if i > k or bytes >= enough then", "      if i > k then", scripts("TestBytesBound"),
+	},
+	{
+		"reads-in-vain", "a claim reads little that it does not take", "internal/script/claim.lua",
+		"math.max(math.min(4 * step, 32, math.floor((enough - size) / largest)), 1)", "128",
+		[]string{"internal/script:TestClaimReadsWhatItTakes"},
 	},
 	{
 		"due-bytes-unbounded", "of what is due a claim takes no more after the first MiB", "internal/script/claim.lua",

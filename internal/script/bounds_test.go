@@ -1,6 +1,7 @@
 package script_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"strings"
@@ -222,14 +223,18 @@ func TestBytesBound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 				q := testQueue(rdb)
-				for i := range 7 {
-					if err := accept(t.Context(), q, script.Entry{ID: fmt.Sprint(i), Body: big}); err != nil {
+				for i := range 12 {
+					body := big
+					if i < 5 { // of which many are read at a time
+						body = "b"
+					}
+					if err := accept(t.Context(), q, script.Entry{ID: string(rune('a' + i)), Body: body}); err != nil {
 						t.Fatal(err)
 					}
 				}
-				for i, want := range []string{"0 1 2", "3 4 5", "6"} {
+				for i, want := range []string{"a b c d e f g h", "i j k", "l"} {
 					for range 2 { // the second is answered as the first was
-						got, err := q.Claim(t.Context(), defaultFeed(), int64(i+1), 10)
+						got, err := q.Claim(t.Context(), defaultFeed(), int64(i+1), 20)
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -247,5 +252,48 @@ func TestBytesBound(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Nor does it read much more than it takes, which would hold up the server; and of small
+// ones it reads many at a time.
+func TestClaimReadsWhatItTakes(t *testing.T) {
+	rdb := redistest.Real(t)
+	q := testQueue(rdb)
+	for _, c := range []struct {
+		size, most, calls int // of a body; read; to read it
+	}{
+		{1 << 20, 1, 1},
+		{100 << 10, 14, 4},
+		{100, 128, 8},
+	} {
+		rdb.FlushDB(t.Context())
+		for i := range 128 {
+			if _, err := q.Push(t.Context(), []script.Entry{{ID: fmt.Sprint(i), Body: strings.Repeat("b", c.size)}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		conn, err := rdb.Options().Dialer(t.Context(), rdb.Options().Network, rdb.Options().Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(conn, "MONITOR\r\n")
+		lines := bufio.NewScanner(conn)
+		lines.Scan() // OK
+		if _, err := q.Claim(t.Context(), defaultFeed(), 1, 128); err != nil {
+			t.Fatal(err)
+		}
+		rdb.Echo(t.Context(), "over")
+		reads, calls := 0, 0
+		for lines.Scan() && !strings.Contains(lines.Text(), `"over"`) {
+			if l := lines.Text(); strings.Contains(l, "lua") && strings.Contains(l, `"HMGET" "`+q.Keys().Msg()) {
+				calls++
+				reads += strings.Count(l, `" "`) - 1
+			}
+		}
+		conn.Close()
+		if reads < 1 || reads > c.most || calls > c.calls {
+			t.Errorf("of bodies of %d bytes %d were read, by %d calls, want at most %d, by %d", c.size, reads, calls, c.most, c.calls)
+		}
 	}
 }
