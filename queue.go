@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sidestep-go/sidestep/delayq"
+	"github.com/sidestep-go/sidestep/internal/script"
 	"github.com/sidestep-go/sidestep/listq"
 )
 
@@ -214,18 +215,21 @@ func (q *Queue) probe(ctx context.Context, p *partition, key string) {
 // postpone stores a request that met a held lock in a direct call.
 func (q *Queue) postpone(ctx context.Context, req *listq.Request, pl plan) (Receipt, error) {
 	p := q.part(req)
-	var d delayed
-	var err error
-	if pl.delays {
-		d, err = p.delay.Delay(ctx, req, pl.delay)
-	} else {
-		d, err = p.delay.Park(ctx, req, pl.delay)
-	}
+	// What is stored is announced, also if nobody waits any more.
+	d, err := script.Until(ctx, func(ctx context.Context) (d delayed, err error) {
+		ctx = context.WithoutCancel(ctx)
+		if pl.delays {
+			d, err = p.delay.Delay(ctx, req, pl.delay)
+		} else {
+			d, err = p.delay.Park(ctx, req, pl.delay)
+		}
+		if err == nil && pl.parks {
+			q.announce(ctx, p, req.Lock)
+		}
+		return d, err
+	})
 	if err != nil {
 		return Receipt{}, err
-	}
-	if pl.parks {
-		q.announce(ctx, p, req.Lock)
 	}
 	return Receipt{ID: req.ID, Queue: q.name, Task: req.Task, Key: req.Lock, Due: d.Due, Duplicate: d.Duplicate}, nil
 }

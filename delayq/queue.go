@@ -244,7 +244,7 @@ func (q *Queue) Cancel(ctx context.Context, id string) (bool, error) {
 // Reschedule makes a request that no worker has due d from now, whatever it
 // waited for. It returns [ErrUnknown] and [ErrRunning] where that cannot be. With d 0
 // the first in line gets its turn at once, unless another has it; one behind it keeps
-// its place, and the lock is looked at.
+// its place, and the lock is looked at; Due is then by this process's clock.
 func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Receipt, error) {
 	if err := listq.CheckID(id); err != nil {
 		return Receipt{}, fmt.Errorf("delayq: reschedule: %w", err)
@@ -288,7 +288,15 @@ func (q *Queue) promoteInLine(ctx context.Context, id string) (bool, error) {
 	case err != nil:
 		return false, err
 	case slices.Contains(first, id):
-		return true, q.Hint(ctx, s.Lock)
+		_, buried, err := q.script.Promote(ctx, s.Lock)
+		if err != nil {
+			return false, err
+		}
+		q.list.Settled(ctx, buried)
+		if slices.ContainsFunc(buried, func(b script.Buried) bool { return b.ID == id }) {
+			return false, fmt.Errorf("%w: it has waited for too long", ErrRunning)
+		}
+		return true, nil
 	}
 	return true, q.script.Rearm(ctx, s.Lock, 0)
 }

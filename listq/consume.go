@@ -79,7 +79,7 @@ func (c ConsumeConfig) withDefaults(q *Queue) ConsumeConfig {
 	}
 	if c.Probe == nil {
 		c.Probe = func(ctx context.Context, lock string) {
-			if err := q.Promote(ctx, lock); err != nil {
+			if err := q.Promote(context.WithoutCancel(ctx), lock); err != nil { // Consume waits for it
 				q.cfg.Logger.WarnContext(ctx, "a probe failed; it will be due again", "queue", q.name, "lock", lock, "error", err)
 			}
 		}
@@ -386,12 +386,16 @@ func (f *feeder) ackAll() {
 	}
 }
 
-// ackSome acknowledges a batch. If that fails, what is finished by then has no grace of
-// its own.
+// ackSome acknowledges a batch. If that fails, what is finished by then has one grace
+// more, and what follows none of its own.
 func (f *feeder) ackSome() {
 	ctx, cancel := f.settling()
-	defer cancel()
-	for len(f.done) > 0 {
+	defer func() { cancel() }()
+	for failed := 0; len(f.done) > 0; failed++ {
+		if failed == 1 {
+			cancel()
+			ctx, cancel = f.settling()
+		}
 		n := min(len(f.done), script.Bound)
 		err := f.ack(ctx, f.done[:n])
 		f.done = f.done[n:]

@@ -86,7 +86,7 @@ func (d *Delivery) extended(sent time.Time) {
 func (d *Delivery) Age() time.Duration {
 	age := time.Since(d.Accepted)
 	if a := d.queue.anchor.Load(); a != nil {
-		age = a.server.Sub(d.Accepted) + time.Since(a.sent)
+		age = a.server.Sub(d.Accepted) + time.Since(a.answered)
 	}
 	return max(age, 0)
 }

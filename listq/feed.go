@@ -110,7 +110,9 @@ func (f *feeder) reason(ctx context.Context) (due, ok bool) {
 // the last is handed out.
 func (f *feeder) turn(ctx context.Context, due bool) {
 	if f.cfg.Slots.size == 1 {
-		f.awaitGone(ctx)
+		if f.awaitGone(ctx); ctx.Err() != nil {
+			return
+		}
 	}
 	free, n, ok := f.plan(due)
 	if !ok {

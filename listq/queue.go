@@ -39,8 +39,8 @@ type lane struct {
 }
 
 // anchor pairs the server's time in an answer with when the question was sent, which
-// was no later than that.
-type anchor struct{ sent, server time.Time }
+// was no later than that, and with when the answer came, which was no earlier.
+type anchor struct{ sent, answered, server time.Time }
 
 // New returns the queue of that name on rdb. It sends nothing. It panics if rdb
 // is nil, name is empty, over 255 bytes, or has a brace or a control character,
@@ -98,7 +98,7 @@ func (q *Queue) Resend() time.Duration { return q.cfg.Resend }
 //
 // What several goroutines push at once may share that round trip, and then an
 // error of it; each is told of its own requests. Who waits for a place there when
-// ctx ends has pushed nothing.
+// ctx ends has pushed nothing, though the error may say that it could have been.
 //
 // After an error of the network the requests may have been accepted; to push
 // them again is safe, as they have their IDs now.
@@ -204,7 +204,7 @@ func (q *Queue) claimNext(ctx context.Context, l *lane, n int, listening bool, d
 		}
 		return claim{}, fmt.Errorf("listq: claim from %q: %w", q.name, err)
 	}
-	q.anchor.Store(&anchor{sent, c.Now})
+	q.anchor.Store(&anchor{sent, time.Now(), c.Now})
 	if n > 0 {
 		l.claims, l.sent = number, time.Time{}
 	}

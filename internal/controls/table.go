@@ -1090,7 +1090,7 @@ var controls = []Control{
 	},
 	{
 		"ahead-back-too-late", "what a single worker gives back is there for its next claim", "listq/feed.go",
-		"		f.awaitGone(ctx)\n", "",
+		"		if f.awaitGone(ctx); ctx.Err() != nil {\n", "		if ctx.Err() != nil {\n",
 		[]string{"listq:TestSingleWorkerKeepsTheOrder"},
 	},
 	{
@@ -1555,8 +1555,43 @@ var controls = []Control{
 		[]string{".:TestFaultUnknownTask"},
 	},
 	{
+		"heeded-is-definite", "what was sent when its context ended may have been carried out", "internal/script/until.go",
+		"	case o.returned && ctx.Err() != nil && errors.Is(o.err, ctx.Err()):\n", "	case false:\n",
+		[]string{".:TestDeadlineThatTheClientHeedsIsAmbiguous"},
+	},
+	{
+		"abandoned-is-not-announced", "what was stored when nobody waited any more is announced to its lock", "queue.go",
+		"		ctx = context.WithoutCancel(ctx)\n", "",
+		[]string{".:TestAbandonedParkRunsAtOnce"},
+	},
+	{
+		"promoted-and-buried", "a promoted request that is dead is no success", "delayq/queue.go",
+		"return b.ID == id }) {", "return false }) {",
+		[]string{".:TestPromoteOfOneThatWaitedTooLong"},
+	},
+	{
+		"age-with-the-way", "a request is no older for a claim that took long", "listq/delivery.go",
+		"time.Since(a.answered)", "time.Since(a.sent)",
+		[]string{"listq:TestAgeAfterALostClaim"},
+	},
+	{
+		"one-grace-for-all", "what is finished after a short hole is acknowledged", "listq/consume.go",
+		"		if failed == 1 {\n", "		if false {\n",
+		[]string{"listq:TestLateHandlersAfterAShortHole"},
+	},
+	{
+		"claims-after-the-stop", "a single worker claims nothing after its stop", "listq/feed.go",
+		"		if f.awaitGone(ctx); ctx.Err() != nil {\n			return\n		}\n", "		f.awaitGone(ctx)\n",
+		[]string{"listq:TestSingleWorkerClaimsNothingAfterItsStop"},
+	},
+	{
+		"probe-outlives-consume", "Consume waits for its probes", "listq/consume.go",
+		"q.Promote(context.WithoutCancel(ctx), lock)", "q.Promote(ctx, lock)",
+		[]string{"listq:TestNothingIsLeftBehind"},
+	},
+	{
 		"calls-outlast-contexts", "a call ends with its context though Redis does not answer", "internal/script/until.go",
-		"return ctx.Done() == nil || q.heeds }", "return ctx.Err() == nil || q.heeds }",
+		"	if ctx.Done() == nil {\n		return do(ctx)\n", "	if ctx.Err() == nil {\n		return do(ctx)\n",
 		[]string{".:TestCallsEndWithTheirContextsThoughTheQueueHangs"},
 	},
 	{

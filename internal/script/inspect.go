@@ -100,7 +100,7 @@ func (e UnreadableError) Unwrap() error { return e.Err }
 // pipelined sends what fn queues at once, but not as a transaction: of one whose MULTI
 // is refused go-redis leaves replies on the connection.
 func (q *Queue) pipelined(ctx context.Context, fn func(redis.Pipeliner)) error {
-	_, err := until(ctx, q, func(ctx context.Context) ([]redis.Cmder, error) {
+	_, err := Until(ctx, func(ctx context.Context) ([]redis.Cmder, error) {
 		return q.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { fn(p); return nil })
 	})
 	return err
@@ -179,7 +179,7 @@ func (q *Queue) Parked(ctx context.Context, lock string, n int) ([]string, error
 	if n <= 0 {
 		return nil, nil
 	}
-	members, err := until(ctx, q, func(ctx context.Context) ([]string, error) {
+	members, err := Until(ctx, func(ctx context.Context) ([]string, error) {
 		return q.rdb.ZRangeByLex(ctx, q.keys.Parked(), &redis.ZRangeBy{
 			Min: "[" + lock + "\x00", Max: "(" + lock + "\x01", Count: int64(n),
 		}).Result()
@@ -207,7 +207,7 @@ func (q *Queue) Dead(ctx context.Context, n int) ([]Death, error) {
 	if n <= 0 {
 		return nil, nil
 	}
-	zs, err := until(ctx, q, func(ctx context.Context) ([]redis.Z, error) {
+	zs, err := Until(ctx, func(ctx context.Context) ([]redis.Z, error) {
 		return q.rdb.ZRevRangeWithScores(ctx, q.keys.Dead(), 0, int64(n)-1).Result()
 	})
 	if err != nil {

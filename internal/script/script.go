@@ -84,10 +84,10 @@ var push, pushone = compile("push"), compile("pushone")
 // once goes in one call of the script, if it would have to wait anyway: each is
 // answered for its own, and has its error if the call has one.
 func (q *Queue) Push(ctx context.Context, entries []Entry) ([]Code, error) {
-	if q.waits(ctx) { // saves an allocation
+	if ctx.Done() == nil { // saves an allocation
 		return q.meet(ctx, entries)
 	}
-	return until(ctx, q, func(ctx context.Context) ([]Code, error) { return q.meet(ctx, entries) })
+	return Until(ctx, func(ctx context.Context) ([]Code, error) { return q.meet(ctx, entries) })
 }
 
 // meet pushes entries, with those of others if it would have to wait.
@@ -432,7 +432,7 @@ var rearm = compile("rearm")
 
 // Rearm makes a lock's probe due after d.
 func (q *Queue) Rearm(ctx context.Context, lock string, d time.Duration) error {
-	return rearm.run(ctx, q, nil, lock, ms(d)).Err()
+	return rearm.ask(ctx, q, lock, ms(d)).Err()
 }
 
 var cancel = compile("cancel")

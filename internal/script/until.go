@@ -13,43 +13,64 @@ import (
 // come when its context ended.
 var ErrUnanswered = errors.New("no answer yet, it may have been carried out")
 
-// waits reports whether a command with that context need not be left behind: it does not
-// end, or the client sees to it.
-func (q *Queue) waits(ctx context.Context) bool { return ctx.Done() == nil || q.heeds }
-
-// until returns what do does, or, if ctx ends before, an error; what do returns later
+// Until returns what do does, or, if ctx ends before, an error; what do returns later
 // is dropped. It is for what callers of the queue wait for: go-redis by default looks
-// at no context while it waits for a reply. What consumers send has contexts that
-// outlast it.
-func until[T any](ctx context.Context, q *Queue, do func(context.Context) (T, error)) (T, error) {
-	if q.waits(ctx) {
+// at no context while it waits for a reply, and never at a cancellation. What consumers
+// send has contexts that outlast it.
+func Until[T any](ctx context.Context, do func(context.Context) (T, error)) (T, error) {
+	if ctx.Done() == nil {
 		return do(ctx)
 	}
 	var none T
 	if ctx.Err() != nil {
 		return none, ctx.Err()
 	}
-	type answer struct {
-		v   T
-		err error
-	}
-	done := make(chan answer, 1)
+	done := make(chan outcome[T], 1)
 	go func() {
+		var o outcome[T]
+		defer func() {
+			if !o.returned {
+				o.panicked = recover()
+			}
+			done <- o
+		}()
 		roomy()
-		v, err := do(ctx)
-		done <- answer{v, err}
+		o.v, o.err = do(ctx)
+		o.returned = true
 	}()
 	select {
-	case a := <-done:
-		return a.v, a.err
+	case o := <-done:
+		return o.get(ctx)
 	case <-ctx.Done():
 	}
 	select {
-	case a := <-done:
-		return a.v, a.err
+	case o := <-done:
+		return o.get(ctx)
 	default:
 		return none, fmt.Errorf("%w (%w)", ctx.Err(), ErrUnanswered)
 	}
+}
+
+// outcome is how a function ended.
+type outcome[T any] struct {
+	v        T
+	err      error
+	returned bool
+	panicked any // not returned: with that; nil: by ending its goroutine
+}
+
+// get ends in the same way. The end of ctx as an error is the client's, which has
+// sent the command.
+func (o *outcome[T]) get(ctx context.Context) (T, error) {
+	switch {
+	case o.returned && ctx.Err() != nil && errors.Is(o.err, ctx.Err()):
+		return o.v, fmt.Errorf("%w (%w)", o.err, ErrUnanswered)
+	case o.returned:
+		return o.v, o.err
+	case o.panicked == nil:
+		runtime.Goexit()
+	}
+	panic(o.panicked)
 }
 
 // roomy makes the stack of a goroutine as large as a command of go-redis needs it, while
@@ -64,16 +85,20 @@ func roomy() {
 
 // ask is run until ctx ends.
 func (p *program) ask(ctx context.Context, q *Queue, args ...any) *redis.Cmd {
-	return replied(until(ctx, q, func(ctx context.Context) (*redis.Cmd, error) { return p.run(ctx, q, nil, args...), nil }))
+	return answered(ctx, func(ctx context.Context) *redis.Cmd { return p.run(ctx, q, nil, args...) })
 }
 
 // acceptUntil is accept until ctx ends.
 func (q *Queue) acceptUntil(ctx context.Context, p *program, args ...any) *redis.Cmd {
-	return replied(until(ctx, q, func(ctx context.Context) (*redis.Cmd, error) { return q.accept(ctx, p, args...), nil }))
+	return answered(ctx, func(ctx context.Context) *redis.Cmd { return q.accept(ctx, p, args...) })
 }
 
-// replied makes a command of an error, if there is one.
-func replied(cmd *redis.Cmd, err error) *redis.Cmd {
+// answered is Until for a command, which has the error.
+func answered(ctx context.Context, do func(context.Context) *redis.Cmd) *redis.Cmd {
+	cmd, err := Until(ctx, func(ctx context.Context) (*redis.Cmd, error) {
+		cmd := do(ctx)
+		return cmd, cmd.Err()
+	})
 	if err != nil {
 		return failed(context.Background(), err)
 	}
