@@ -174,6 +174,7 @@ func (o *Outcome) attempt(scripts *live, swapped *swap, tmp string, all bool) er
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
+	defer os.RemoveAll(tmp) // tests of all controls would be some gigabytes
 	if err := os.WriteFile(file, src, 0o600); err != nil {
 		return err
 	}
