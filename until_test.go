@@ -63,11 +63,13 @@ func TestDeadlineThatTheClientHeedsIsAmbiguous(t *testing.T) {
 			"Enqueue": func(ctx context.Context) error { _, err := task.Enqueue(ctx, 1); return err },
 			"Cancel":  func(ctx context.Context) error { _, err := q.Cancel(ctx, "x"); return err },
 		} {
-			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-			err := call(ctx)
-			cancel()
-			if !errors.Is(err, sidestep.ErrAmbiguous) {
-				t.Errorf("%s = %v, want ErrAmbiguous", name, err)
+			for range 30 { // either of the client and the call may be the first to see it
+				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				err := call(ctx)
+				cancel()
+				if !errors.Is(err, sidestep.ErrAmbiguous) {
+					t.Errorf("%s = %v, want ErrAmbiguous", name, err)
+				}
 			}
 		}
 	})
