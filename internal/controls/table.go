@@ -1557,7 +1557,7 @@ var controls = []Control{
 	{
 		"heeded-is-definite", "what was sent when its context ended may have been carried out", "internal/script/until.go",
 		"	case o.returned && ctx.Err() != nil && errors.Is(o.err, ctx.Err()):\n", "	case false:\n",
-		[]string{".:TestDeadlineThatTheClientHeedsIsAmbiguous"},
+		[]string{"internal/script:TestUntilTheClientHasNoticed", ".:TestDeadlineThatTheClientHeedsIsAmbiguous"},
 	},
 	{
 		"abandoned-is-not-announced", "what was stored when nobody waited any more is announced to its lock", "queue.go",
