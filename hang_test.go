@@ -17,12 +17,13 @@ import (
 	"github.com/sidestep-go/sidestep/sidesteptest"
 )
 
-// hanging returns a client, with go-redis's defaults, of a server that takes all and
-// answers nothing.
-func hanging(t *testing.T) *redis.Client {
+// hanging returns a client of a server that takes all and answers nothing. heeds: it
+// heeds deadlines, which by default no client does.
+func hanging(t *testing.T, heeds bool) *redis.Client {
 	t.Helper()
 	c := redis.NewClient(&redis.Options{
-		Addr: "127.0.0.1:1", // a name would be looked up
+		Addr:                  "127.0.0.1:1", // a name would be looked up
+		ContextTimeoutEnabled: heeds,
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
 			here, there := net.Pipe()
 			go io.Copy(io.Discard, there)
@@ -35,7 +36,7 @@ func hanging(t *testing.T) *redis.Client {
 
 func TestCallsEndWithTheirContextsThoughTheQueueHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, rdb *redis.Client) {
-		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), hanging(t), "q", sidestep.QueueConfig{})
+		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), hanging(t, false), "q", sidestep.QueueConfig{})
 		task := sidestep.NewTask(q, "t", one("k"), newRuns().handler())
 		hold(t, rdb, "k")
 		for name, call := range map[string]func(context.Context) error{
@@ -76,7 +77,7 @@ func TestCallsEndWithTheirContextsThoughTheQueueHangs(t *testing.T) {
 // All are told at once, and for hintTimeout together.
 func TestQueuesThatHangHoldUpASectionOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, rdb *redis.Client) {
-		dead := hanging(t)
+		dead := hanging(t, false)
 		d := newDeferring(t, rdb, "healthy")
 		names := []string{"a", "b", "c"}
 		for _, name := range names {

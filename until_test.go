@@ -3,8 +3,6 @@ package sidestep_test
 import (
 	"context"
 	"errors"
-	"io"
-	"net"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -17,25 +15,10 @@ import (
 	"github.com/sidestep-go/sidestep/lock"
 )
 
-// deaf is a client that heeds deadlines, of a server that never answers.
-func deaf(t *testing.T) *redis.Client {
-	t.Helper()
-	c := redis.NewClient(&redis.Options{
-		Addr: "127.0.0.1:1", ContextTimeoutEnabled: true,
-		Dialer: func(context.Context, string, string) (net.Conn, error) {
-			here, there := net.Pipe()
-			go func() { _, _ = io.Copy(io.Discard, there) }()
-			return here, nil
-		},
-	})
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
-// Such a client heeds no cancellation; calls do.
+// A client that heeds deadlines heeds no cancellation; calls do.
 func TestCallsEndWhenCancelledThoughTheClientHeedsDeadlines(t *testing.T) {
 	bubble(t, func(t *testing.T, rdb *redis.Client) {
-		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), deaf(t), "q", sidestep.QueueConfig{})
+		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), hanging(t, true), "q", sidestep.QueueConfig{})
 		task := sidestep.NewTask(q, "t", one("k"), newRuns().handler())
 		for name, call := range map[string]func(context.Context) error{
 			"Enqueue": func(ctx context.Context) error { _, err := task.Enqueue(ctx, 1); return err },
@@ -57,7 +40,7 @@ func TestCallsEndWhenCancelledThoughTheClientHeedsDeadlines(t *testing.T) {
 // has ended.
 func TestDeadlineThatTheClientHeedsIsAmbiguous(t *testing.T) {
 	bubble(t, func(t *testing.T, rdb *redis.Client) {
-		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), deaf(t), "q", sidestep.QueueConfig{})
+		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), hanging(t, true), "q", sidestep.QueueConfig{})
 		task := sidestep.NewTask(q, "t", one("k"), newRuns().handler())
 		for name, call := range map[string]func(context.Context) error{
 			"Enqueue": func(ctx context.Context) error { _, err := task.Enqueue(ctx, 1); return err },

@@ -109,8 +109,21 @@ func (c wireConn) Write(b []byte) (int, error) {
 // wired returns a client of srv, and the way it takes.
 func wired(t testing.TB, srv *sidesteptest.Server) (*redis.Client, *wire) {
 	t.Helper()
-	w, opts := &wire{}, srv.Options()
-	dial := opts.Dialer
+	return dialled(t, srv.Options())
+}
+
+// patient is a client that waits and tries again as go-redis does by default, and the way
+// it takes.
+func patient(t testing.TB, srv *sidesteptest.Server) (*redis.Client, *wire) {
+	t.Helper()
+	opts := srv.Options()
+	opts.MaxRetries, opts.ReadTimeout = 3, 3*time.Second
+	return dialled(t, opts)
+}
+
+func dialled(t testing.TB, opts *redis.Options) (*redis.Client, *wire) {
+	t.Helper()
+	w, dial := &wire{}, opts.Dialer
 	opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := dial(ctx, network, addr)
 		return wireConn{c, w}, err

@@ -3,7 +3,6 @@ package listq_test
 import (
 	"context"
 	"errors"
-	"net"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,25 +13,10 @@ import (
 	"github.com/sidestep-go/sidestep/listq"
 )
 
-// patient is a client that waits and tries again as go-redis does by default, and its wire.
-func patient(t *testing.T) (*redis.Client, *wire) {
-	t.Helper()
-	w, opts := &wire{}, server(t).Options()
-	opts.MaxRetries, opts.ReadTimeout = 3, 3*time.Second
-	dial := opts.Dialer
-	opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := dial(ctx, network, addr)
-		return wireConn{c, w}, err
-	}
-	rdb := redis.NewClient(opts)
-	t.Cleanup(func() { rdb.Close() })
-	return rdb, w
-}
-
 // A request is no older for a claim that had to be sent again.
 func TestAgeAfterALostClaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rdb, w := patient(t)
+		rdb, w := patient(t, server(t))
 		q := listq.New(rdb, "q", listq.Config{PollOnly: true})
 		type seen struct{ age, real time.Duration }
 		out := make(chan seen, 1)
@@ -58,7 +42,7 @@ func TestAgeAfterALostClaim(t *testing.T) {
 // timeout, is acknowledged: the server answers again by then.
 func TestLateHandlersAfterAShortHole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rdb, w := patient(t)
+		rdb, w := patient(t, server(t))
 		q := listq.New(rdb, "q", listq.Config{Lease: 10 * time.Minute})
 		const n = 100
 		many(t, q, n)
