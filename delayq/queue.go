@@ -195,7 +195,10 @@ func (q *Queue) Hint(ctx context.Context, lock string) error { return q.list.Pro
 // to its releaser ([listq.Queue.Key]), without knowing more of it. A request that
 // turns out to have waited too long is dead then, but no hook is called.
 func HintKey(ctx context.Context, rdb redis.UniversalClient, key, lock string) error {
-	_, _, err := script.New(rdb, keys.Of(key)).Promote(ctx, lock)
+	err := listq.CheckLock(lock)
+	if err == nil {
+		_, _, err = script.New(rdb, keys.Of(key)).Promote(ctx, lock)
+	}
 	if err != nil {
 		return fmt.Errorf("delayq: promote %q in %s: %w", lock, key, err)
 	}

@@ -79,7 +79,8 @@ type Wait struct {
 // block nor panic: a panic in a goroutine of the queue's own ends the process. Nil ones
 // are not called.
 type Hooks struct {
-	// Dead is called by the process whose command moved a request to the dead.
+	// Dead is called by the process whose command moved a request to the dead. It is not if
+	// the answer to that command was lost.
 	Dead func(ctx context.Context, e DeadEvent)
 	// Stale is called, once per delivery, when a worker finds that its request is
 	// no longer its own: the lease ended, or the request was cancelled.

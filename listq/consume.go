@@ -27,13 +27,16 @@ import (
 // then returns an error counts nothing, and its request runs again elsewhere.
 type Handler func(ctx context.Context, d *Delivery) error
 
+var defaultBackoff = retry.FullJitter(time.Second, 10*time.Minute)
+
 // ConsumeConfig of a [Queue.Consume]. The zero value is good.
 type ConsumeConfig struct {
 	// Backoff says how long a failed request waits, given the number of its
 	// attempts and its age ([Delivery.Age], which a scheduled delay and all waits are part
 	// of); when it gives up, the request is dead. Defaults to 1 s, doubling up to
 	// 10 min, with full jitter: with the default MaxAttempts a request that always
-	// fails is dead after about 78 minutes on average.
+	// fails is dead after about 78 minutes on average. One that panics is logged, and the
+	// default asked instead.
 	Backoff retry.Backoff
 	// DrainTimeout is how long Consume lets running handlers finish after its
 	// context ended, before it ends theirs. Defaults to 10 s; negative: no time, they
@@ -75,7 +78,7 @@ func (c ConsumeConfig) withDefaults(q *Queue) ConsumeConfig {
 		c.Slots = NewSlots(c.Workers)
 	}
 	if c.Backoff == nil {
-		c.Backoff = retry.FullJitter(time.Second, 10*time.Minute)
+		c.Backoff = defaultBackoff
 	}
 	if c.Probe == nil {
 		c.Probe = func(ctx context.Context, lock string) {
@@ -310,7 +313,7 @@ type finished struct {
 // next in its slot, or gives that back.
 func (c *consumer) finish(d *Delivery, err, cause error, ran time.Duration) (next *Delivery) {
 	if !d.Settled() {
-		if err == nil {
+		if err == nil && d.unsettled() == nil {
 			d.settling.Store(true)
 			next = c.following()
 			c.acks <- finished{d, ran, next == nil}      // whose receiver gives the slot back
@@ -356,11 +359,23 @@ func (c *consumer) failed(d *Delivery, err, cause error) error {
 	if again := d.unsettled(); again != nil {
 		return again(ctx) // by its handler's rules, and not by those of c.cfg
 	}
-	delay, ok := c.cfg.Backoff.Next(d.Attempts+1, d.Age())
+	delay, ok := c.backoff(ctx, d)
 	if !ok {
 		return d.Bury(ctx, "attempts: "+err.Error())
 	}
 	return d.Nack(ctx, max(delay, 0), c.cfg.MaxAttempts, err.Error())
+}
+
+// backoff asks c.cfg.Backoff, and the default one if that panics: nothing above it
+// recovers.
+func (c *consumer) backoff(ctx context.Context, d *Delivery) (delay time.Duration, ok bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.queue.cfg.Logger.ErrorContext(ctx, "backoff panicked", "queue", c.queue.name, "id", d.ID, "panic", v, "stack", string(debug.Stack()))
+			delay, ok = defaultBackoff.Next(d.Attempts+1, d.Age())
+		}
+	}()
+	return c.cfg.Backoff.Next(d.Attempts+1, d.Age())
 }
 
 // acked records the answer to an acknowledgement.

@@ -20,7 +20,8 @@ import (
 // [ErrSettled]. It is safe for concurrent use.
 //
 // The methods that settle try again while Redis does not answer, until ctx is
-// done or the lease has run out. They return [ErrStale] if the request is no
+// done or the lease has run out; an attempt under way ends with the Redis client's own
+// timeouts. They return [ErrStale] if the request is no
 // longer this worker's; then nothing was changed. A request that another worker,
 // or a cancellation, has finished a short while ago ([Config.Resend]) counts as
 // settled: that cannot be told from this call's own command, sent again by the
@@ -175,7 +176,9 @@ func (d *Delivery) Requeue(ctx context.Context) error {
 // Handlers under Consume need not call it.
 func (d *Delivery) Extend(ctx context.Context) error {
 	sent := time.Now()
-	codes, err := d.queue.script.Extend(ctx, d.queue.cfg.Lease, []script.Lease{d.lease})
+	codes, err := script.Until(ctx, func(ctx context.Context) ([]script.Code, error) {
+		return d.queue.script.Extend(ctx, d.queue.cfg.Lease, []script.Lease{d.lease})
+	})
 	if err != nil {
 		return fmt.Errorf("listq: extend %q in %q: %w", d.ID, d.queue.name, err)
 	}

@@ -157,7 +157,7 @@ func (f *feeder) plan(due bool) (free, n int, ok bool) {
 			return 0, 0, false // there is enough to do until more is done
 		}
 	}
-	if f.failures[lane0] > 0 {
+	if f.failures[lane0] > 0 && f.handler != nil {
 		n = max(n, 1) // for what the lost answer held
 	}
 	n = max(n, min(turns(f.done), script.Bound)) // whoever gets those turns had better come here
@@ -528,7 +528,7 @@ func (f *feeder) leave() {
 	defer cancel()
 	q := f.queue
 	for i := range q.lanes {
-		if f.failures[i] == 0 {
+		if f.failures[i] == 0 || f.handler == nil {
 			continue
 		}
 		if claimed, err := q.claimNext(ctx, &q.lanes[i], 1, false, nil); err == nil {

@@ -150,7 +150,8 @@ type Claimed struct {
 // Queue run one after another.
 //
 // After an error of the network, the next call returns what the lost reply held,
-// which may be more than it asked for, and whose leases began with the first try.
+// which may be more than it asked for, and whose leases began with the first try. A Redis
+// that hangs is waited for as long as the client's own timeouts say.
 func (q *Queue) Claim(ctx context.Context, n int) (Claimed, error) {
 	c, err := q.claimNext(ctx, &q.lanes[0], max(n, 0), false, nil)
 	if err != nil {
@@ -253,6 +254,9 @@ func (q *Queue) handed(h script.Handed) (*Delivery, error) {
 // Promote tells the queue that a lock may be free: its oldest request in line
 // gets its turn, unless another has it. It is a hint and may be repeated.
 func (q *Queue) Promote(ctx context.Context, lock string) error {
+	if err := CheckLock(lock); err != nil {
+		return fmt.Errorf("listq: promote in %q: %w", q.name, err)
+	}
 	_, buried, err := q.script.Promote(ctx, lock)
 	if err != nil {
 		return fmt.Errorf("listq: promote %q in %q: %w", lock, q.name, err)

@@ -22,7 +22,7 @@ local again, window = tonumber(ARGV[9]), tonumber(ARGV[10])
 local tok = ARGV[1] .. ':' .. ARGV[2]
 local bound = 128
 local enough = 1048576 -- bytes that are leased, to lease no more: their line may be slow
-local long = string.rep('-', 65)
+local long = '\0' .. string.rep('-', 65)
 local items, probes, codes = {}, {}, {}
 local match, find = string.match, string.find
 
@@ -218,6 +218,7 @@ end
 local function overdue() return call('ZRANGEBYSCORE', leased, '-inf', whole(now), 'LIMIT', 0, bound) end
 
 local answered, once = '', false -- once: this claim has not been made before
+local unrecorded = false -- none of its lane is known: they have been forgotten, or it is the first
 if n > 0 then
   local c, ids = string.match(call('GET', last) or '0', '^(%d+)(.*)$')
   c = tonumber(c)
@@ -231,9 +232,11 @@ if n > 0 then
     return {items, probes, -1, 0, buried, codes, now}
   end
   if ctr == c then answered, n = ids, 0 else once = ARGV[12] == '1' end
+  unrecorded = c == 0
 end
 quiet = true
 begin()
+if unrecorded and call('HEXISTS', lots, tok) == 1 then divide(tok) end -- it was made long ago
 
 codes, stirred = finish(13, window, once)
 
