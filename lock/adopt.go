@@ -12,10 +12,14 @@ import (
 // fence. Do not log it.
 //
 // As the lock may be another's from then on, Release hands it to no goroutine of
-// this process without asking Redis.
+// this process without asking Redis. Once the section is over, other than by Disown,
+// Token returns "".
 func (lk *Lock) Token() string {
 	lk.ls.l.mu.Lock()
 	defer lk.ls.l.mu.Unlock()
+	if lk.ls.cur != lk && !lk.disowned { // another goroutine may have the lock by now, in the same lease
+		return ""
+	}
 	return lk.giveToken()
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sidestep-go/sidestep/internal/redistest"
 	"github.com/sidestep-go/sidestep/lock"
+	"github.com/sidestep-go/sidestep/sidesteptest"
 )
 
 // eachLocker runs fn with Lockers of one node and of a quorum.
@@ -66,9 +67,10 @@ func TestAdopt(t *testing.T) {
 		if err := lk.Extend(ctx); err != nil {
 			t.Errorf("Extend by the adopter: %v", err)
 		}
+		stale := lk.Token()
 		release(t, lk)
 		waitFor(t, func() bool { st, err := c.Inspect(ctx, "x"); return err == nil && !st.Held })
-		if _, err := b.Adopt(ctx, "x", lk.Token()); !errors.Is(err, lock.ErrNotHeld) || errors.Is(err, lock.ErrUnavailable) {
+		if _, err := b.Adopt(ctx, "x", stale); !errors.Is(err, lock.ErrNotHeld) || errors.Is(err, lock.ErrUnavailable) {
 			t.Errorf("Adopt of a released lock = %v", err)
 		}
 
@@ -356,5 +358,80 @@ func TestTryAcquireAllInCluster(t *testing.T) {
 	}
 	if _, err := l.TryAcquireAll(t.Context(), "{a}x", "{a}y"); errors.Is(err, lock.ErrInvalid) {
 		t.Errorf("the same tag: %v", err)
+	}
+}
+
+// A section that is over gives away nothing: its lease may be that of the next one by now.
+func TestTokenOfASectionThatIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := sidesteptest.New()
+		rdb := srv.Client()
+		t.Cleanup(func() { rdb.Close(); srv.Close() })
+		l := newLocker(t, rdb, lock.Config{TurnTime: time.Minute, TurnSections: 100})
+		first, err := l.Acquire(t.Context(), "x", nil, lock.WithTTL(20*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := make(chan *lock.Lock)
+		go func() {
+			lk, err := l.Acquire(t.Context(), "x", nil, lock.WithTTL(10*time.Second))
+			if err != nil {
+				t.Error(err)
+			}
+			next <- lk
+		}()
+		synctest.Wait()
+		release(t, first)
+		second := <-next
+		if token := first.Token(); token != "" {
+			t.Errorf("Token = %q after Release, which handed the lock on with fence %d", token, second.Fence())
+		}
+		if first.TTL() != 20*time.Second || second.TTL() != 10*time.Second {
+			t.Errorf("TTL = %v and %v, want each its own", first.TTL(), second.TTL())
+		}
+		if second.Token() == "" {
+			t.Error("the holder has no token")
+		}
+		release(t, second)
+	})
+}
+
+// A node that was not of the majority which knew the fence, and has the lock nonetheless,
+// counts when it is taken over: another may be down.
+func TestQuorumAdoptsThoughANodeLags(t *testing.T) {
+	ctx := t.Context()
+	var srvs []*sidesteptest.Server
+	var nodes []*redis.Client
+	for range 3 {
+		srv := sidesteptest.New()
+		rdb := srv.Client()
+		t.Cleanup(func() { rdb.Close(); srv.Close() })
+		srvs, nodes = append(srvs, srv), append(nodes, rdb)
+	}
+	a, b := newQuorum(t, nodes, lock.Config{Owner: "a"}), newQuorum(t, nodes, lock.Config{Owner: "b"})
+	ahead := time.Now().Add(time.Second).UnixMicro()
+	for _, rdb := range nodes[:2] {
+		rdb.Set(ctx, "{x}:fence", ahead, time.Minute)
+	}
+	lk := take(t, a, "x")
+	waitFor(t, func() bool { return countKeys(nodes, "x") == 3 })
+	token, err := lk.Disown()
+	if err != nil {
+		t.Fatal(err)
+	}
+	srvs[0].SetError("LOADING a minority is down")
+	adopted, err := b.Adopt(ctx, "x", token)
+	if err != nil {
+		t.Fatalf("Adopt = %v with one node of three down", err)
+	}
+	if adopted.Fence() != lk.Fence() {
+		t.Errorf("fence %d, want %d", adopted.Fence(), lk.Fence())
+	}
+	if err := adopted.Extend(ctx); err != nil {
+		t.Errorf("Extend = %v", err)
+	}
+	release(t, adopted)
+	if f, err := nodes[2].Get(ctx, "{x}:fence").Int64(); err != nil || f < lk.Fence() {
+		t.Errorf("the node that lagged has fence %d, %v, want at least %d", f, err, lk.Fence())
 	}
 }

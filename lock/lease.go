@@ -179,7 +179,7 @@ func (lk *Lock) lose(cause error) {
 		ctx = lk.ctx
 		lk.cancel(cause)
 	}
-	if hook := lk.ls.l.cfg.Hooks.Lost; hook != nil {
+	if hook := lk.ls.l.cfg.Hooks.Lost; hook != nil && lk.returned {
 		e := LostEvent{Key: lk.ls.keys.lock, Fence: lk.fence, Held: time.Since(lk.began), Err: cause}
 		lk.ls.l.post = append(lk.ls.l.post, func() { hook(detached(ctx), e) })
 	}

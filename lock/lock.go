@@ -17,6 +17,7 @@ type Lock struct {
 	ls    *lease
 	name  string
 	fence int64
+	ttl   time.Duration
 	began time.Time
 
 	// Guarded by Locker.mu.
@@ -26,6 +27,7 @@ type Lock struct {
 	cancel   context.CancelCauseFunc // of Hold
 	disowned bool                    // another may hold it now
 	leg      *leg                    // of a relay, or nil
+	returned bool                    // by an acquiring call; else nobody was told of it
 
 	releasing sync.Mutex // held during Release; guards the fields below
 	released  bool
@@ -50,11 +52,7 @@ func (lk *Lock) Fence() int64 {
 }
 
 // TTL returns how long the lease lasts that Extend asks for.
-func (lk *Lock) TTL() time.Duration {
-	lk.ls.l.mu.Lock()
-	defer lk.ls.l.mu.Unlock()
-	return lk.ls.ttl
-}
+func (lk *Lock) TTL() time.Duration { return lk.ttl }
 
 // Expires returns until when the lock is certainly held if nobody extends it:
 // what Redis promised, counted from when it was asked, less 1 % and 2 ms for the
@@ -141,8 +139,10 @@ func (lk *Lock) notHeld(op string) error {
 // foreground is released in the background, and ends with its lease at the
 // latest.
 //
-// The error matches [ErrNotHeld] if the lock was lost before Release was called:
-// then someone else may have held it at the same time.
+// The error matches [ErrNotHeld] if the lock was lost before Release was called, as far as
+// this process knew, or by its lease's end: then someone else may have held it at the same
+// time. A lock that Redis lost before, or an operator revoked, cannot be told from one
+// that this very call released and whose answer was lost: that is no error.
 func (lk *Lock) Release(ctx context.Context) error {
 	if lk == nil {
 		return nil
@@ -289,7 +289,7 @@ func (d *departure) settle() {
 }
 
 func (lk *Lock) hookReleased(ctx context.Context) {
-	if hook := lk.ls.l.cfg.Hooks.Released; hook != nil {
+	if hook := lk.ls.l.cfg.Hooks.Released; hook != nil && lk.returned {
 		e := ReleasedEvent{Key: lk.ls.keys.lock, Fence: lk.fence, Held: time.Since(lk.began)}
 		lk.ls.l.post = append(lk.ls.l.post, func() { hook(detached(ctx), e) })
 	}

@@ -295,7 +295,9 @@ func (q *quorum) extendAll(ctx context.Context, batch []extendItem) {
 }
 
 func (q *quorum) adopt(ctx context.Context, k *keys, a *adoptArgs) (bool, error) {
-	r := newRound(q, a.value, func(i int) (bool, error) { return q.nodes[i].adopt(ctx, k, a) })
+	lagging := *a
+	lagging.margin = q.l.cfg.FenceMargin
+	r := newRound(q, a.value, func(i int) (bool, error) { return q.nodes[i].adopt(ctx, k, &lagging) })
 	votes := r.until(q.timeout(a.lease), func(votes []vote[bool]) bool {
 		_, err := q.agreed(votes)
 		return err == nil

@@ -255,7 +255,7 @@ func (l *Locker) takeOver(ctx context.Context, id relayID) *Lock {
 	}
 	b.timer.Stop()
 	b.leave()
-	lk := &Lock{ls: b.ls, name: id.name, fence: b.fence, began: time.Now(), leg: &b.next}
+	lk := &Lock{ls: b.ls, name: id.name, fence: b.fence, ttl: b.ls.ttl, began: time.Now(), leg: &b.next}
 	b.ls.cur = lk
 	l.hookAcquired(ctx, lk, began)
 	return lk

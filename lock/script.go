@@ -49,6 +49,8 @@ var (
 	quorumLua string
 	//go:embed vote.lua
 	voteLua string
+	//go:embed lift.lua
+	liftLua string
 	//go:embed raise.lua
 	raiseLua string
 	//go:embed discard.lua
@@ -59,8 +61,8 @@ var (
 	extendScript     = newScript(extendLua)
 	lookScript       = newScript(lookLua)
 	inspectScript    = newScript(inspectLua)
-	adoptScript      = newScript(adoptLua)
-	raiseScript      = newScript(raiseLua)
+	adoptScript      = newScript(liftLua, adoptLua)
+	raiseScript      = newScript(liftLua, raiseLua)
 	discardScript    = newScript(discardLua)
 	acquireAllScript = newScript(preludeLua, acquireAllLua)
 	relayScript      = newScript(preludeLua, relayLua, unlockLua, releaseLua)
@@ -568,10 +570,14 @@ type adoptArgs struct {
 	fence int64  // its fence
 	value string
 	lease time.Duration
+
+	margin time.Duration // of a quorum, whose nodes may lag behind the fence; 0: none does
 }
 
 func (n *single) adopt(ctx context.Context, k *keys, a *adoptArgs) (bool, error) {
-	v, err := n.run(ctx, adoptScript, []any{2: "2", 3: k.lock, 4: k.fence, 5: a.from, 6: a.fence, 7: a.value, 8: (a.lease + n.delay).Milliseconds()})
+	v, err := n.run(ctx, adoptScript, []any{
+		2: "2", 3: k.lock, 4: k.fence, 5: a.from, 6: a.fence, 7: a.value, 8: (a.lease + n.delay).Milliseconds(), 9: a.margin.Milliseconds(),
+	})
 	return v == int64(1), err
 }
 

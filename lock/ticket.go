@@ -333,7 +333,7 @@ func (s *slot) admit(now time.Time) {
 	tk, w := s.tk, s.fifo[0]
 	s.fifo[0] = nil
 	s.fifo = s.fifo[1:]
-	lk := &Lock{ls: &tk.lease, name: s.id.name, fence: tk.next, began: now}
+	lk := &Lock{ls: &tk.lease, name: s.id.name, fence: tk.next, ttl: w.ttl, began: now}
 	tk.next++
 	tk.cur, tk.ttl, tk.limit = lk, w.ttl, time.Time{}
 	if len(s.fifo) > 0 || tk.timer != nil {

@@ -75,7 +75,7 @@ func (l *Locker) try(ctx context.Context, name string, s settings, prepare func(
 // newTry returns a try with a new token. Call with mu held.
 func (l *Locker) newTry(name string, s settings) *try {
 	t := &try{}
-	t.lock.ls, t.lock.name = &t.lease, name
+	t.lock.ls, t.lock.name, t.lock.ttl = &t.lease, name, s.ttl
 	t.lease.l, t.lease.keys, t.lease.ttl, t.lease.watch.index = l, keysOf(l.cfg.Prefix, name), s.ttl, -1
 	t.lease.value = l.newValue(s.owner)
 	l.track(&t.lease)
@@ -161,6 +161,7 @@ func (t *try) op() string {
 }
 
 func (l *Locker) hookAcquired(ctx context.Context, lk *Lock, began time.Time) {
+	lk.returned = true
 	if hook := l.cfg.Hooks.Acquired; hook != nil {
 		e := AcquiredEvent{Key: lk.ls.keys.lock, Fence: lk.fence, Waited: time.Since(began)}
 		l.post = append(l.post, func() { hook(ctx, e) })
