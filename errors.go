@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sidestep-go/sidestep/delayq"
+	"github.com/sidestep-go/sidestep/internal/attempts"
 	"github.com/sidestep-go/sidestep/internal/script"
 	"github.com/sidestep-go/sidestep/listq"
 	"github.com/sidestep-go/sidestep/lock"
@@ -72,7 +73,7 @@ func (e storeError) Unwrap() error { return e.error }
 
 func (e storeError) Is(target error) bool {
 	var reply redis.Error
-	definite := errors.As(e.error, &reply) || errors.Is(e.error, redis.ErrClosed) || errors.Is(e.error, redis.ErrPoolTimeout)
+	definite := !attempts.Repeated(e.error) && (errors.As(e.error, &reply) || attempts.Unsent(e.error))
 	return target == ErrUnavailable || target == ErrAmbiguous && !definite
 }
 

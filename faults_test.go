@@ -404,7 +404,9 @@ func TestFaultRedisAnswersWithAnError(t *testing.T) {
 						t.Errorf("Do(%v) = %+v, %v, want ErrUnavailable", p, out, err)
 					}
 				}
-				if _, err := task.Enqueue(t.Context(), 3); !errors.Is(err, sidestep.ErrUnavailable) || errors.Is(err, sidestep.ErrAmbiguous) || !strings.Contains(err.Error(), strings.Fields(reply)[0]) {
+				// go-redis repeats what is refused for a while, and tells of the last attempt only.
+				repeated := name == "loading" || name == "read-only replica" || name == "failing over"
+				if _, err := task.Enqueue(t.Context(), 3); !errors.Is(err, sidestep.ErrUnavailable) || errors.Is(err, sidestep.ErrAmbiguous) != repeated || !strings.Contains(err.Error(), strings.Fields(reply)[0]) {
 					t.Errorf("Enqueue = %v, want ErrUnavailable and the server's words", err)
 				}
 				time.Sleep(10 * time.Second)

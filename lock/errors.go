@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/attempts"
 )
 
 var (
@@ -30,7 +31,8 @@ var (
 	ErrUnavailable = errors.New("lock: redis is unavailable")
 
 	// ErrAmbiguous is returned, in the form of an *UnavailableError with Sent
-	// set, when the command may have run although no answer came. The Locker
+	// set, when the command may have run although no answer came, or none to an
+	// earlier attempt: go-redis repeats commands, and reports the last one. The Locker
 	// gives back in the background what such a call may have taken.
 	ErrAmbiguous = errors.New("lock: outcome is unknown")
 
@@ -76,7 +78,7 @@ func (e *LockedError) Is(target error) bool { return target == ErrLocked }
 type UnavailableError struct {
 	Op   string // "acquire", "adopt", "extend", "release", "look", "inspect" or "revoke"
 	Key  string // the lock's key: prefix and name
-	Sent bool   // the command may have run: it was sent, and no answer came
+	Sent bool   // the command may have run: it was sent, and no answer came, to this or an earlier attempt
 	Err  error  // the cause, as go-redis reported it
 
 	// Nodes says what kept the nodes of a quorum from taking part, one by one;
@@ -119,31 +121,30 @@ func unavailable(op, key string, err error) *UnavailableError {
 }
 
 // maybeRan reports whether a command that failed with err may have run. An
-// error reply, a failed dial and a full pool are definite: it did not.
+// error reply, a failed dial and a full pool are definite: it did not, unless that was not
+// its first attempt.
 func maybeRan(err error) bool {
 	if short, ok := errors.AsType[*shortError](err); ok {
 		return short.kept || short.any(maybeRan)
+	}
+	if attempts.Repeated(err) {
+		return true
 	}
 	var reply redis.Error
 	if errors.As(err, &reply) {
 		return false
 	}
-	if errors.Is(err, redis.ErrClosed) || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) {
-		return false
-	}
-	var op *net.OpError
-	return !errors.As(err, &op) || op.Op != "dial"
+	return !attempts.Unsent(err)
 }
 
 // mayHold reports whether a failed acquire is worth a release. It says yes more
-// often than maybeRan: the last of several attempts may have failed to dial
-// after an earlier one was sent.
+// often than maybeRan: what go-redis says of connections is not taken for proof.
 func mayHold(err error) bool {
 	if short, ok := errors.AsType[*shortError](err); ok {
 		return short.kept || short.any(mayHold)
 	}
 	var reply redis.Error
-	return !errors.As(err, &reply) && !errors.Is(err, redis.ErrClosed)
+	return attempts.Repeated(err) || !errors.As(err, &reply) && !errors.Is(err, redis.ErrClosed)
 }
 
 // cutShort is the error of a call that ended because its context did. held is

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sidestep-go/sidestep/internal/attempts"
 	"github.com/sidestep-go/sidestep/internal/reports"
 )
 
@@ -240,12 +241,15 @@ func (d *departure) leave(ctx context.Context) bool {
 			return true
 		}
 	}
-	there := departure{ls: d.ls} // d is the caller's
+	there, first := departure{ls: d.ls}, d.err // d is the caller's
 	done := make(chan struct{})
 	var over atomic.Bool // for the caller: done, or too late
 	l.mu.Lock()
 	l.spawn(func() {
 		there.send(detached(ctx), false)
+		if first != nil && maybeRan(first) {
+			there.err = attempts.Again(there.err)
+		}
 		there.settle()
 		if !over.CompareAndSwap(false, true) {
 			l.report(&there.ls.keys, there.reply.queues)

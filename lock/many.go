@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/attempts"
 )
 
 //go:embed many.lua
@@ -85,9 +87,11 @@ func (m *many) run(ctx context.Context, cmds []*redis.Cmd) (rest []*redis.Cmd) {
 // parts takes an acquire or a release apart; head is nil if it is neither.
 func (m *many) parts(c *redis.Cmd) (keys, args []any, head any) {
 	all, what := c.Args(), 0
-	switch all[1] {
-	case m.n.scripts.acquire.sha:
-	case m.n.scripts.release.sha:
+	switch sha, _ := all[1].(*attempts.Word); {
+	case sha == nil:
+		return nil, nil, nil
+	case sha.Is(m.n.scripts.acquire.sum):
+	case sha.Is(m.n.scripts.release.sum):
 		what = 1
 	default:
 		return nil, nil, nil
@@ -102,7 +106,7 @@ func (m *many) send(ctx context.Context, args []any) ([]any, error) {
 	args[0], args[1] = "evalsha", m.n.scripts.many.sha
 	cmd := redis.NewCmd(ctx, args...)
 	if err := m.n.process(ctx, cmd, true); redis.HasErrorPrefix(err, "NOSCRIPT") {
-		cmd = m.n.eval(ctx, m.n.scripts.many, args)
+		cmd, _ = m.n.eval(ctx, m.n.scripts.many, args)
 		_ = m.n.process(ctx, cmd, true) // cmd has the error
 	}
 	return cmd.Slice()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sidestep-go/sidestep/internal/attempts"
 	"github.com/sidestep-go/sidestep/internal/redistest"
 )
 
@@ -60,8 +61,8 @@ func (a *amid) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return next(ctx, cmd)
 		}
 		a.calls++
-		before := redis.NewCmd(ctx, "evalsha", aloneScripts.acquire.sha, "2", "before", "{before}:fence", fmt.Sprint("v", a.calls), 1000, 60_000)
-		after := redis.NewCmd(ctx, "evalsha", aloneScripts.release.sha, "4", "before", "{before}:fence", "{before}:line", "{before}:parked", fmt.Sprint("v", a.calls), 60_000)
+		before := redis.NewCmd(ctx, "evalsha", attempts.NewWord(aloneScripts.acquire.sum), "2", "before", "{before}:fence", fmt.Sprint("v", a.calls), 1000, 60_000)
+		after := redis.NewCmd(ctx, "evalsha", attempts.NewWord(aloneScripts.release.sum), "4", "before", "{before}:fence", "{before}:line", "{before}:parked", fmt.Sprint("v", a.calls), 60_000)
 		switch rest := a.n.many.run(ctx, []*redis.Cmd{before, own, after}); {
 		case len(rest) == 1 && rest[0] == own:
 			return next(ctx, cmd)
@@ -174,7 +175,7 @@ func TestTogether(t *testing.T) {
 					for i := range 3 + tt.others {
 						k := keysOf("", fmt.Sprint(i))
 						if i < 3 {
-							cmds = append(cmds, redis.NewCmd(t.Context(), "evalsha", aloneScripts.acquire.sha, "2", &k.lock, &k.fence, fmt.Sprint("v", round), 1000, 60_000))
+							cmds = append(cmds, redis.NewCmd(t.Context(), "evalsha", attempts.NewWord(aloneScripts.acquire.sum), "2", &k.lock, &k.fence, fmt.Sprint("v", round), 1000, 60_000))
 						} else {
 							cmds = append(cmds, redis.NewCmd(t.Context(), "evalsha", lookScript.sha, "2", &k.lock, &k.parked, "q", 1000))
 						}

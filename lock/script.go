@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sidestep-go/sidestep/internal/attempts"
 	"github.com/sidestep-go/sidestep/internal/batch"
 )
 
@@ -88,7 +89,8 @@ func newScripts(acquire, release, revoke *script) scripts {
 
 // script is one Lua script: its text without comments, and its digest.
 type script struct {
-	src, sha any // strings, boxed once
+	src, sha any    // strings, boxed once
+	sum      []byte // sha
 }
 
 func newScript(parts ...string) *script {
@@ -102,7 +104,8 @@ func newScript(parts ...string) *script {
 		}
 	}
 	sum := sha1.Sum([]byte(b.String()))
-	return &script{src: b.String(), sha: hex.EncodeToString(sum[:])}
+	sha := hex.EncodeToString(sum[:])
+	return &script{src: b.String(), sha: sha, sum: []byte(sha)}
 }
 
 func (s *script) text() string {
@@ -164,29 +167,45 @@ func (n *single) run(ctx context.Context, s *script, args []any) (any, error) {
 
 // send is run, unless it is to be sent once: then it is not repeated.
 func (n *single) send(ctx context.Context, s *script, args []any, once bool) (any, error) {
-	args[0], args[1] = "evalsha", s.sha
+	sha := s.begin(args)
 	cmd := redis.NewCmd(ctx, args...)
-	return n.sent(ctx, s, args, cmd, n.deliver(ctx, cmd, once))
+	return n.sent(ctx, s, args, cmd, sha.Err(n.deliver(ctx, cmd, once)))
 }
 
 // atOnce is run of what never waits to share a round trip.
 func (n *single) atOnce(ctx context.Context, s *script, args []any) (any, error) {
-	args[0], args[1] = "evalsha", s.sha
+	sha := s.begin(args)
 	cmd := redis.NewCmd(ctx, args...)
-	return n.sent(ctx, s, args, cmd, n.process(ctx, cmd, false))
+	return n.sent(ctx, s, args, cmd, sha.Err(n.process(ctx, cmd, false)))
+}
+
+// begin puts the first two words in front. The second may be there, with any text.
+func (s *script) begin(args []any) (sha *attempts.Word) {
+	sha, _ = args[1].(*attempts.Word)
+	if sha == nil {
+		sha = new(attempts.Word)
+	}
+	sha.Set(s.sum)
+	args[0], args[1] = "evalsha", sha
+	return sha
 }
 
 // sent returns the answer to a command, which it sends with the script's text if the
 // server does not know that.
 func (n *single) sent(ctx context.Context, s *script, args []any, cmd *redis.Cmd, err error) (any, error) {
-	if err != nil {
-		if !redis.HasErrorPrefix(err, "NOSCRIPT") {
-			return nil, err
-		}
-		cmd = n.eval(ctx, s, args)
-		_ = n.rdb.Process(ctx, cmd) // cmd has the error
+	if err == nil {
+		return cmd.Result()
 	}
-	return cmd.Result()
+	if !redis.HasErrorPrefix(err, "NOSCRIPT") {
+		return nil, err
+	}
+	cmd, text := n.eval(ctx, s, args)
+	_ = n.rdb.Process(ctx, cmd) // cmd has the error
+	v, failed := cmd.Result()
+	if failed = text.Err(failed); attempts.Repeated(err) {
+		failed = attempts.Again(failed)
+	}
+	return v, failed
 }
 
 // deliver sends a command: alone as long as the server has few others of ours to
@@ -208,7 +227,10 @@ func (n *single) deliver(ctx context.Context, cmd *redis.Cmd, once bool) error {
 			}
 			if !once && n.repeats && repeatable(err) {
 				cmd.SetErr(nil)
-				err = n.process(ctx, cmd, false)
+				first := err
+				if err = n.process(ctx, cmd, false); maybeRan(first) {
+					err = attempts.Again(err)
+				}
 			}
 			return err
 		}
@@ -256,10 +278,11 @@ type unrepeated struct{ *redis.Cmd }
 func (unrepeated) NoRetry() bool { return true }
 
 // eval is the command that brings the script's text along.
-func (n *single) eval(ctx context.Context, s *script, args []any) *redis.Cmd {
+func (n *single) eval(ctx context.Context, s *script, args []any) (*redis.Cmd, *attempts.Word) {
+	text := attempts.NewWord([]byte(s.text()))
 	args = append([]any(nil), args...) // a hook may have kept the first ones
-	args[0], args[1] = "eval", s.src
-	return redis.NewCmd(ctx, args...)
+	args[0], args[1] = "eval", text
+	return redis.NewCmd(ctx, args...), text
 }
 
 type acquireArgs struct {
@@ -272,6 +295,7 @@ type acquireArgs struct {
 
 	leaseMS, claimMS, marginMS int64
 	argv                       [12]any
+	sha                        attempts.Word
 }
 
 type acquireReply struct {
@@ -285,6 +309,7 @@ type acquireReply struct {
 
 func (n *single) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireReply, error) {
 	a.leaseMS, a.claimMS, a.marginMS = (a.lease + n.delay).Milliseconds(), a.claim.Milliseconds(), a.margin.Milliseconds()
+	a.argv[1] = &a.sha
 	args := append(a.argv[:2], "2", &k.lock, &k.fence)
 	if a.entry != "" {
 		args[2] = "3"
@@ -420,7 +445,7 @@ func (n *single) extendEach(ctx context.Context, batch []extendItem) {
 	var again []redis.Cmder
 	for i, c := range cmds {
 		if redis.HasErrorPrefix(c.Err(), "NOSCRIPT") {
-			cmds[i] = n.eval(ctx, extendScript, batch[i].args.argv[:])
+			cmds[i], _ = n.eval(ctx, extendScript, batch[i].args.argv[:])
 			again = append(again, cmds[i])
 		}
 	}
@@ -451,6 +476,7 @@ type releaseArgs struct {
 
 	marginMS int64
 	argv     [10]any
+	sha      attempts.Word
 }
 
 type releaseReply struct {
@@ -461,6 +487,7 @@ type releaseReply struct {
 
 func (n *single) release(ctx context.Context, k *keys, a *releaseArgs) (releaseReply, error) {
 	a.marginMS = a.margin.Milliseconds()
+	a.argv[1] = &a.sha
 	args := append(a.argv[:2], "3", &k.lock, &k.fence, &k.line)
 	if a.report {
 		args[2] = "4"

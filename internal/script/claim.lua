@@ -236,7 +236,7 @@ if n > 0 then
 end
 quiet = true
 begin()
-if unrecorded and call('HEXISTS', lots, tok) == 1 then divide(tok) end -- it was made long ago
+if unrecorded and call('HGET', lots, tok) then divide(tok) end -- it was made long ago
 
 codes, stirred = finish(13, window, once)
 

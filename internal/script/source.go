@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sidestep-go/sidestep/internal/attempts"
 	"github.com/sidestep-go/sidestep/internal/keys"
 )
 
@@ -20,8 +21,9 @@ var files embed.FS
 
 // program is a script as it is sent.
 type program struct {
-	source, sha string
-	keys        []int // those that it declares, by their positions in keys.Queue
+	source string
+	sha    []byte
+	keys   []int // those that it declares, by their positions in keys.Queue
 }
 
 // compile returns the script in the file name.lua, behind those parts of
@@ -29,26 +31,46 @@ type program struct {
 func compile(name string) *program {
 	source, used := link(name)
 	sum := sha1.Sum([]byte(source))
-	return &program{source: source, sha: hex.EncodeToString(sum[:]), keys: used}
+	return &program{source: source, sha: []byte(hex.EncodeToString(sum[:])), keys: used}
 }
 
 // run runs the script on the queue's keys, and on more of them if there are.
 func (p *program) run(ctx context.Context, q *Queue, more []string, args ...any) *redis.Cmd {
-	all := p.command(q, more, args)
-	cmd := scriptCmd(ctx, all)
-	err := q.rdb.Process(ctx, cmd)
-	if err == nil || !redis.HasErrorPrefix(err, "NOSCRIPT") {
+	return p.known(p.command(q, more, args), func(all []any) *redis.Cmd {
+		cmd := scriptCmd(ctx, all)
+		_ = q.rdb.Process(ctx, cmd) // cmd has the error
+		return cmd
+	})
+}
+
+// known sends a command, and again with the script's text if the server does not know that.
+func (p *program) known(all []any, send func([]any) *redis.Cmd) *redis.Cmd {
+	cmd := attempted(send(all))
+	first := cmd.Err()
+	if first == nil || !redis.HasErrorPrefix(first, "NOSCRIPT") {
 		return cmd
 	}
-	cmd = scriptCmd(ctx, p.withText(all))
-	_ = q.rdb.Process(ctx, cmd) // it is the command's
+	cmd = attempted(send(p.withText(all)))
+	if err := cmd.Err(); err != nil && attempts.Repeated(first) {
+		cmd.SetErr(attempts.Again(err))
+	}
+	return cmd
+}
+
+// attempted gives a command that was sent an error that tells of attempts before.
+func attempted(cmd *redis.Cmd) *redis.Cmd {
+	if err, all := cmd.Err(), cmd.Args(); err != nil && len(all) > 1 {
+		if w, ok := all[1].(*attempts.Word); ok {
+			cmd.SetErr(w.Err(err))
+		}
+	}
 	return cmd
 }
 
 // command returns the words of the command that runs the script by its digest.
 func (p *program) command(q *Queue, more []string, args []any) []any {
 	all := make([]any, 3, 3+len(p.keys)+len(more)+len(args))
-	all[0], all[1], all[2] = "evalsha", p.sha, len(p.keys)+len(more)
+	all[0], all[1], all[2] = "evalsha", attempts.NewWord(p.sha), len(p.keys)+len(more)
 	for _, k := range p.keys {
 		all = append(all, q.args[k])
 	}
@@ -61,7 +83,7 @@ func (p *program) command(q *Queue, more []string, args []any) []any {
 // withText returns the command that brings the script's text along.
 func (p *program) withText(command []any) []any {
 	all := slices.Clone(command)
-	all[0], all[1] = "eval", p.source
+	all[0], all[1] = "eval", attempts.NewWord([]byte(p.source))
 	return all
 }
 

@@ -29,12 +29,7 @@ func (q *Queue) accept(ctx context.Context, p *program, args ...any) *redis.Cmd 
 	if q.wait.Replicas == 0 {
 		return p.run(ctx, q, nil, args...)
 	}
-	all := p.command(q, nil, args)
-	cmd := q.replicated(ctx, all)
-	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
-		cmd = q.replicated(ctx, p.withText(all))
-	}
-	return cmd
+	return p.known(p.command(q, nil, args), func(all []any) *redis.Cmd { return q.replicated(ctx, all) })
 }
 
 // replicated sends the script, a write, and WAIT, over one connection and in one
