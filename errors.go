@@ -34,8 +34,8 @@ var (
 	ErrUnavailable = lock.ErrUnavailable
 	// ErrAmbiguous is returned when a command was sent and its answer never came, or
 	// not before a context ended that a method of a task or a queue was given: it may
-	// have been applied. A queue's Redis that could not be dialled counts as
-	// that, since go-redis may have sent the command before, on a connection that broke.
+	// have been applied. So it may if an earlier attempt had no answer, or one that is not
+	// known: go-redis repeats commands, and reports the last attempt.
 	ErrAmbiguous = lock.ErrAmbiguous
 	// ErrClosed is returned when the [lock.Locker] was closed.
 	ErrClosed = lock.ErrClosed

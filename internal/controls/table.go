@@ -985,6 +985,51 @@ var controls = []Control{
 		[]string{"lock:TestAdopt"},
 	},
 	{
+		"adopt-no-laggard", "a node that lags behind the fence counts when a quorum's lock is taken over", "lock/quorum.go",
+		"	lagging.margin = q.l.cfg.FenceMargin\n", "",
+		[]string{"lock:TestQuorumAdoptsThoughANodeLags"},
+	},
+	{
+		"token-of-the-next", "a section that is over has no token", "lock/adopt.go",
+		"	if lk.ls.cur != lk && !lk.disowned {", "	if lk.ls.cur != lk && lk.ls.cur == nil {",
+		[]string{"lock:TestTokenOfASectionThatIsOver"},
+	},
+	{
+		"released-by-nobody", "hooks tell of no lock that nobody got", "lock/lock.go",
+		"hook != nil && lk.returned {", "hook != nil {",
+		[]string{"lock:TestHooksTellOfLocksThatSomebodyGot"},
+	},
+	{
+		"last-attempt-only", "an error after a lost answer is ambiguous", "internal/attempts/attempts.go",
+		"	if before > 0 {", "	if before > 99 {",
+		[]string{"lock:TestLostReplyBeforeAnErrorIsAmbiguous", "internal/attempts:TestErr"},
+	},
+	{
+		"forgotten-claim", "a claim that is sent again when it is forgotten leaves no lease behind", "internal/script/claim.lua",
+		"if unrecorded and call('HGET', lots, tok) then divide(tok) end", "",
+		[]string{"listq:TestClaimSentAgainWhenItIsForgotten"},
+	},
+	{
+		"mark-like-an-id", "what a script writes for a moment is no id", "internal/script/claim.lua",
+		"local long = '\\0' .. string.rep('-', 65)", "local long = string.rep('-', 65)",
+		[]string{"listq:TestNoIDIsInTheWayOfAScript"},
+	},
+	{
+		"hint-of-no-lock", "a hint names a lock", "listq/queue.go",
+		"	if err := CheckLock(lock); err != nil {\n		return fmt.Errorf(\"listq: promote", "	if err := CheckLock(\"\"); err != nil {\n		return fmt.Errorf(\"listq: promote",
+		[]string{"listq:TestHintsAreOfLocks"},
+	},
+	{
+		"mover-claims", "who only moves leases nothing", "listq/feed.go",
+		"	if f.failures[lane0] > 0 && f.handler != nil {", "	if f.failures[lane0] > 0 {",
+		[]string{"listq:TestMoveLeasesNothing"},
+	},
+	{
+		"failed-settlement-acked", "a settlement that failed is tried again though the handler returns nil", "listq/consume.go",
+		"		if err == nil && d.unsettled() == nil {", "		if err == nil {",
+		[]string{"listq:TestSettlementThatFailedIsNoSuccess"},
+	},
+	{
 		"no-write-back", "a majority knows the fence before a quorum's lock is entered", "lock/quorum.go",
 		"if agree < q.majority && !q.noRaise {", "if agree < 0 && !q.noRaise {",
 		[]string{"lock:TestQuorumFencesGrow", "lock:TestQuorumWriteBackCommands"},
