@@ -64,8 +64,8 @@ func Retry(b retry.Backoff) RetryPolicy {
 }
 
 // RetryFor waits in line for the lock for up to d, as [Retry] does with a
-// backoff that looks every second. Zero tries once. A negative d is an invalid
-// policy.
+// backoff that looks every second. Zero tries once. A Redis that does not answer is waited
+// for until the client's own timeouts, or ctx, end that. A negative d is an invalid policy.
 func RetryFor(d time.Duration) RetryPolicy {
 	p := RetryPolicy{text: fmt.Sprintf("retry(%v)", d)}
 	if d < 0 {

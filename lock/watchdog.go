@@ -13,7 +13,7 @@ const (
 )
 
 // watchdog extends the leases of the sections in Hold: one goroutine per
-// Locker, while there are any. Locker.mu guards it.
+// Locker, while there are any, and one for each command under way. Locker.mu guards it.
 type watchdog struct {
 	leases  leaseHeap
 	running bool
