@@ -43,7 +43,8 @@ func (lk *Lock) inHold() bool {
 // when the lock is lost: at the latest when the lease runs out by the local
 // clock, which needs no answer from Redis and is before anyone else can have the
 // lock. Its Err looks at that clock itself: it tells even a process that was
-// stopped meanwhile and whose timers have not caught up yet. fn has to heed it;
+// stopped meanwhile and whose timers have not caught up yet; one derived from it learns
+// of the end a moment later. fn has to heed it;
 // nothing else stops a function that has lost its lock.
 // It ends as well, with that cause, when Config.MaxHold is over, and when the lock is
 // released before fn has returned.

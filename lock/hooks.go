@@ -8,7 +8,8 @@ import (
 // Hooks are functions that a [Locker] calls as things happen, for metrics and
 // traces. Nil ones are not called. They run on the goroutine that made the
 // thing happen, which may be the caller's or one of the Locker's, and they must
-// neither block nor panic; several may run at once.
+// neither block nor panic, nor call methods of the lock that they are told of; several may
+// run at once.
 type Hooks struct {
 	// Acquired is called before an acquiring call returns with the lock.
 	Acquired func(context.Context, AcquiredEvent)
