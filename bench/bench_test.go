@@ -168,8 +168,9 @@ func TestScenariosAreConsistent(t *testing.T) {
 	}
 }
 
-// TestEachScenario runs each of them coarsely: ours and what bounds it.
-func TestEachScenario(t *testing.T) {
+// testServer starts a server, or skips the test if there is none to start.
+func testServer(t *testing.T) *server {
+	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		if os.Getenv("REDISTEST_REQUIRE") == "1" {
 			t.Fatal(err)
@@ -180,7 +181,24 @@ func TestEachScenario(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer srv.stop()
+	t.Cleanup(srv.stop)
+	return srv
+}
+
+func TestAnotherServerIsNotUsed(t *testing.T) {
+	srv := testServer(t)
+	if err := srv.check(); err != nil {
+		t.Errorf("its own server: %v", err)
+	}
+	other := &server{addr: srv.addr, admin: srv.admin, cmd: &exec.Cmd{Process: &os.Process{Pid: os.Getpid()}}}
+	if err := other.check(); err == nil {
+		t.Error("a server that another process runs was taken for its own")
+	}
+}
+
+// TestEachScenario runs each of them coarsely: ours and what bounds it.
+func TestEachScenario(t *testing.T) {
+	srv := testServer(t)
 	e := &env{server: srv, quick: true}
 	for _, s := range scenarios() {
 		t.Run(strings.ReplaceAll(s.name, "/", "-"), func(t *testing.T) {

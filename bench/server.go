@@ -52,6 +52,10 @@ func startServer() (*server, error) {
 	s.admin = redis.NewClient(&redis.Options{Addr: addr, MaintNotificationsConfig: quiet(), MaxRetries: -1})
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if err = s.admin.Ping(context.Background()).Err(); err == nil {
+			if err = s.check(); err != nil {
+				s.stop()
+				return nil, err
+			}
 			return s, nil
 		}
 		if time.Now().After(deadline) {
@@ -59,6 +63,15 @@ func startServer() (*server, error) {
 			return nil, fmt.Errorf("redis-server does not answer: %w", err)
 		}
 	}
+}
+
+// check tells whether who answers is the server that was started: another program
+// may have taken the port meanwhile, and its data would be dropped.
+func (s *server) check() error {
+	if pid := int(s.info("process_id")); pid != s.cmd.Process.Pid {
+		return fmt.Errorf("%s is answered by process %d, not by the redis-server that was started (%d)", s.addr, pid, s.cmd.Process.Pid)
+	}
+	return nil
 }
 
 func (s *server) stop() {
