@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"math"
 	"os"
@@ -193,6 +194,37 @@ func TestAnotherServerIsNotUsed(t *testing.T) {
 	other := &server{addr: srv.addr, admin: srv.admin, cmd: &exec.Cmd{Process: &os.Process{Pid: os.Getpid()}}}
 	if err := other.check(); err == nil {
 		t.Error("a server that another process runs was taken for its own")
+	}
+}
+
+// A round that failed gives no values, and the failure shows in every form of the report.
+func TestFailuresShow(t *testing.T) {
+	e := &env{server: testServer(t), quick: true}
+	rounds := 0
+	s := scenario{
+		name: "test", title: "Test", about: "Nothing.", metrics: []metric{{"rate", false}},
+		peers: []peer{{name: "broken", run: func(*env) (values, error) {
+			if rounds++; rounds == 2 {
+				return values{"rate": 7}, errors.New("it\nbroke")
+			}
+			return values{"rate": 1}, nil
+		}}},
+	}
+	r := runScenario(e, s, 3, func(string) bool { return true }, io.Discard)
+	if got := r.Peers[0].Rounds["rate"]; len(got) != 1 || got[0] != 1 {
+		t.Errorf("values %v, want [1]: the failed round's are none, and no other follows it", got)
+	}
+	var text, markdown strings.Builder
+	printResult(&text, r)
+	printMarkdown(&markdown, r)
+	if want := "broken: it\nbroke"; !strings.Contains(text.String(), want) {
+		t.Errorf("%q is not in the text:\n%s", want, &text)
+	}
+	if want := "- **failed**: broken: it broke\n\n"; !strings.Contains(markdown.String(), want) {
+		t.Errorf("%q is not in the Markdown:\n%s", want, &markdown)
+	}
+	if err := (report{Results: []result{r}}).failed(); err == nil || !strings.Contains(err.Error(), "test: broken") {
+		t.Errorf("the run ended with %v, want an error that names the peer", err)
 	}
 }
 

@@ -125,14 +125,35 @@ func run(args []string, stdout, stderr io.Writer) error {
 		printResult(stdout, r)
 		rep.Results = append(rep.Results, r)
 	}
-	if *file == "" {
+	return errors.Join(rep.write(*file), rep.failed())
+}
+
+// write puts the report into a file, if one is named.
+func (r report) write(file string) error {
+	if file == "" {
 		return nil
 	}
-	text, err := json.MarshalIndent(rep, "", "\t")
+	text, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(*file, append(text, '\n'), 0o644)
+	return os.WriteFile(file, append(text, '\n'), 0o644)
+}
+
+// failed names the peers whose measurement failed.
+func (r report) failed() error {
+	var names []string
+	for _, s := range r.Results {
+		for _, p := range s.Peers {
+			if p.Error != "" {
+				names = append(names, s.Scenario+": "+p.Peer)
+			}
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	return fmt.Errorf("failed: %s", strings.Join(names, ", "))
 }
 
 func writeAllocs(file string) error {

@@ -85,7 +85,7 @@ func printResult(w io.Writer, r result) {
 	printTable(w, rows)
 	for _, p := range r.Peers {
 		if p.Error != "" {
-			fmt.Fprintf(w, "  %s: %s\n", p.Peer, p.Error)
+			fmt.Fprintf(w, "  %-11s  %s: %s\n", "FAILED", p.Peer, p.Error)
 		}
 	}
 	for _, t := range r.Targets {
@@ -122,6 +122,13 @@ func printMarkdown(w io.Writer, r result) {
 		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w)
+	lines := 0
+	for _, p := range r.Peers {
+		if p.Error != "" {
+			fmt.Fprintf(w, "- **failed**: %s: %s\n", p.Peer, strings.Join(strings.Fields(p.Error), " ")) // on one line
+			lines++
+		}
+	}
 	for _, t := range r.Targets {
 		verdict := "holds"
 		if !t.Holds {
@@ -129,7 +136,7 @@ func printMarkdown(w io.Writer, r result) {
 		}
 		fmt.Fprintf(w, "- %s: %s: %s\n", verdict, t.Text, number(t.Value))
 	}
-	if len(r.Targets) > 0 {
+	if lines+len(r.Targets) > 0 {
 		fmt.Fprintln(w)
 	}
 }

@@ -122,7 +122,8 @@ func runScenario(e *env, s scenario, rounds int, only func(string) bool, progres
 			fmt.Fprintf(progress, "\r\033[K%s: round %d of %d: %s", s.name, round+1, rounds, p.name)
 			v, err := one(e, p)
 			if err != nil {
-				out.Error = err.Error()
+				out.Error = err.Error() // what it measured until then is no measurement
+				continue
 			}
 			for _, m := range s.metrics {
 				if x, ok := v[m.name]; ok && !math.IsNaN(x) {
