@@ -210,7 +210,7 @@ func TestFailuresShow(t *testing.T) {
 			return values{"rate": 1}, nil
 		}}},
 	}
-	r := runScenario(e, s, 3, func(string) bool { return true }, io.Discard)
+	r := runScenario(e, s, 0, 3, func(string) bool { return true }, io.Discard)
 	if got := r.Peers[0].Rounds["rate"]; len(got) != 1 || got[0] != 1 {
 		t.Errorf("values %v, want [1]: the failed round's are none, and no other follows it", got)
 	}
@@ -228,6 +228,24 @@ func TestFailuresShow(t *testing.T) {
 	}
 }
 
+func TestOrderAlternates(t *testing.T) {
+	e := &env{server: testServer(t), quick: true}
+	var order string
+	s := scenario{name: "test"}
+	for _, name := range []string{"a", "b"} {
+		s.peers = append(s.peers, peer{name: name, run: func(*env) (values, error) {
+			order += name
+			return nil, nil
+		}})
+	}
+	for turn := range 2 {
+		runScenario(e, s, turn, 2, func(string) bool { return true }, io.Discard)
+	}
+	if order != "abba"+"baab" {
+		t.Errorf("the peers came in the order %s, want abbabaab", order)
+	}
+}
+
 // TestEachScenario runs each of them coarsely: ours and what bounds it.
 func TestEachScenario(t *testing.T) {
 	srv := testServer(t)
@@ -237,7 +255,7 @@ func TestEachScenario(t *testing.T) {
 			if testing.Short() {
 				t.Skip("takes a second or two")
 			}
-			r := runScenario(e, s, 1, isOurs, io.Discard)
+			r := runScenario(e, s, 0, 1, isOurs, io.Discard)
 			for _, p := range r.Peers {
 				if p.Error != "" {
 					t.Errorf("%s: %s", p.Peer, p.Error)

@@ -7,7 +7,8 @@
 //	go run ./bench -json results.json     # the raw values of every round as well
 //	go run ./bench -docs docs -json results.json   # docs/performance.md and its charts, of these
 //
-// Peers take turns, several rounds each, in alternating order. Tables show the
+// Peers take turns, several rounds each, in alternating order, which every other
+// scenario begins with the last of them. Tables show the
 // median of the rounds, with the least and the most in parentheses; rows that
 // begin with "=" are done by hand and are the limit. Compare only what stands
 // in one table: absolute figures are the machine's.
@@ -114,11 +115,11 @@ func run(args []string, stdout, stderr io.Writer) error {
 			progress = stderr
 		}
 	}
-	for _, s := range all {
+	for i, s := range all {
 		if !matches(s.name, *only, strings.HasPrefix) {
 			continue
 		}
-		r := runScenario(e, s, *rounds, func(name string) bool { return matches(name, *peers, strings.Contains) }, progress)
+		r := runScenario(e, s, i, *rounds, func(name string) bool { return matches(name, *peers, strings.Contains) }, progress)
 		if len(r.Peers) == 0 {
 			continue
 		}

@@ -89,8 +89,10 @@ type targetResult struct {
 	Holds bool    `json:"holds"`
 }
 
-// runScenario measures every peer in every round, in alternating order.
-func runScenario(e *env, s scenario, rounds int, only func(string) bool, progress io.Writer) result {
+// runScenario measures every peer in every round, in alternating order. The first
+// round begins with the first peer if turn is even, and with the last one if it is
+// odd: else ours would always come first where there is but one round.
+func runScenario(e *env, s scenario, turn, rounds int, only func(string) bool, progress io.Writer) result {
 	began := time.Now()
 	if s.rounds > 0 {
 		rounds = min(rounds, s.rounds)
@@ -111,7 +113,7 @@ func runScenario(e *env, s scenario, rounds int, only func(string) bool, progres
 		for i := range order {
 			order[i] = i
 		}
-		if round%2 == 1 {
+		if (turn+round)%2 == 1 {
 			slices.Reverse(order)
 		}
 		for _, i := range order {
