@@ -246,6 +246,33 @@ func TestOrderAlternates(t *testing.T) {
 	}
 }
 
+// What cannot be meant is refused before a server is started, with 2.
+func TestWrongCalls(t *testing.T) {
+	for _, tt := range []struct {
+		args string
+		want string // in the message
+	}{
+		{"-scenario lock/cycl,lok", `"lok"`},
+		{"-scenario lock,,queue", `begins with ""`},
+		{"-peer redsync,nobody", `"nobody"`},
+		{"-peer redsync,", `has "" in`},
+		{"-scenario lock -peer asynq", `"asynq"`},
+		{"-rounds -1", "negative"},
+		{"lock/cycle-1", `"lock/cycle-1"`},
+		{"-nothing", "-nothing"},
+		{"-json no/such/folder/f.json", "no/such/folder"},
+		{"-cpuprofile no/such/folder/f", "no/such/folder"},
+	} {
+		err := run(strings.Fields(tt.args), io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || exitCode(err) != 2 {
+			t.Errorf("bench %s: %v (exit %d), want 2 and a message with %s", tt.args, err, exitCode(err), tt.want)
+		}
+	}
+	if err := checkNames(scenarios(), "lock/cycle, queue/", "redsync, rmq,hand"); err != nil {
+		t.Errorf("a call that is right was refused: %v", err)
+	}
+}
+
 // TestEachScenario runs each of them coarsely: ours and what bounds it.
 func TestEachScenario(t *testing.T) {
 	srv := testServer(t)

@@ -23,6 +23,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"time"
 )
@@ -38,14 +39,31 @@ func main() {
 	if childMain() {
 		return
 	}
-	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
+	err := run(os.Args[1:], os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
 	}
+	os.Exit(exitCode(err))
+}
+
+// errUsage is what a call is refused with before anything is measured.
+var errUsage = errors.New("usage")
+
+// exitCode is 2 if the call was wrong, and 1 if something failed, as with other
+// commands.
+func exitCode(err error) int {
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	}
+	return 1
 }
 
 func run(args []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("bench", flag.ExitOnError)
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
 	only := flags.String("scenario", "", "run only those whose name begins with one of these, separated by commas")
 	peers := flags.String("peer", "", "run only peers whose name contains one of these, separated by commas")
 	file := flags.String("json", "", "write the values of every round to this file")
@@ -55,8 +73,20 @@ func run(args []string, stdout, stderr io.Writer) error {
 	docs := flags.String("docs", "", "put the tables and charts of the -json file into this folder's performance.md, and end")
 	profile := flags.String("cpuprofile", "", "write a CPU profile of this process to this file")
 	allocs := flags.String("memprofile", "", "write every allocation of this process to this file (and run slower)")
-	if err := flags.Parse(args); err != nil {
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return err
+	} else if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("%w: %q is no flag, and nothing else is expected", errUsage, flags.Arg(0))
+	}
+	if *rounds < 0 {
+		return fmt.Errorf("%w: -rounds %d is negative", errUsage, *rounds)
+	}
+	all := scenarios()
+	if err := checkNames(all, *only, *peers); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	if *docs != "" {
 		rep, err := readReport(*file)
@@ -65,7 +95,6 @@ func run(args []string, stdout, stderr io.Writer) error {
 		}
 		return document(rep, *docs)
 	}
-	all := scenarios()
 	if *list {
 		for _, s := range all {
 			fmt.Fprintf(stdout, "%-24s %s\n", s.name, s.title)
@@ -76,6 +105,11 @@ func run(args []string, stdout, stderr io.Writer) error {
 		*rounds = 3
 		if *quick {
 			*rounds = 1
+		}
+	}
+	for _, name := range []string{*file, *profile, *allocs} {
+		if err := writable(name); err != nil { // better now than after ten minutes
+			return fmt.Errorf("%w: %w", errUsage, err)
 		}
 	}
 	srv, err := startServer()
@@ -165,17 +199,52 @@ func writeAllocs(file string) error {
 	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
-// matches tells whether a name has one of the parts; all do if there are none.
-func matches(name, parts string, has func(name, part string) bool) bool {
-	if parts == "" {
-		return true
+// writable tells whether a file, if one is named, can be written. It leaves what is in it.
+func writable(file string) error {
+	if file == "" {
+		return nil
 	}
-	for part := range strings.SplitSeq(parts, ",") {
-		if has(name, strings.TrimSpace(part)) {
-			return true
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// checkNames refuses parts of -scenario and -peer that select nothing: a slip
+// would else leave out what was asked for without a word.
+func checkNames(all []scenario, only, peers string) error {
+	for _, part := range parts(only) {
+		if !slices.ContainsFunc(all, func(s scenario) bool { return part != "" && strings.HasPrefix(s.name, part) }) {
+			return fmt.Errorf("-scenario: no name begins with %q; -list shows them", part)
 		}
 	}
-	return false
+	for _, part := range parts(peers) {
+		named := func(p peer) bool { return part != "" && strings.Contains(p.name, part) }
+		if !slices.ContainsFunc(all, func(s scenario) bool {
+			return matches(s.name, only, strings.HasPrefix) && slices.ContainsFunc(s.peers, named)
+		}) {
+			return fmt.Errorf("-peer: no peer in these scenarios has %q in its name", part)
+		}
+	}
+	return nil
+}
+
+// parts are those of a list that is separated by commas; none of an empty one.
+func parts(list string) []string {
+	if list == "" {
+		return nil
+	}
+	all := strings.Split(list, ",")
+	for i, part := range all {
+		all[i] = strings.TrimSpace(part)
+	}
+	return all
+}
+
+// matches tells whether a name has one of a list's parts; all do if there are none.
+func matches(name, list string, has func(name, part string) bool) bool {
+	return list == "" || slices.ContainsFunc(parts(list), func(part string) bool { return has(name, part) })
 }
 
 // scenarios are all of them, in the order of the report.
