@@ -1,17 +1,28 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 )
 
+// mainEnv makes this program the command.
+const mainEnv = "SIDESTEP_BENCH_MAIN"
+
 func TestMain(m *testing.M) {
 	if childMain() { // scenarios start this program again
+		return
+	}
+	if os.Getenv(mainEnv) != "" {
+		main()
 		return
 	}
 	os.Exit(m.Run())
@@ -210,7 +221,10 @@ func TestFailuresShow(t *testing.T) {
 			return values{"rate": 1}, nil
 		}}},
 	}
-	r := runScenario(e, s, 0, 3, func(string) bool { return true }, io.Discard)
+	r, err := runScenario(t.Context(), e, s, 0, 3, func(string) bool { return true }, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if got := r.Peers[0].Rounds["rate"]; len(got) != 1 || got[0] != 1 {
 		t.Errorf("values %v, want [1]: the failed round's are none, and no other follows it", got)
 	}
@@ -239,7 +253,9 @@ func TestOrderAlternates(t *testing.T) {
 		}})
 	}
 	for turn := range 2 {
-		runScenario(e, s, turn, 2, func(string) bool { return true }, io.Discard)
+		if _, err := runScenario(t.Context(), e, s, turn, 2, func(string) bool { return true }, io.Discard); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if order != "abba"+"baab" {
 		t.Errorf("the peers came in the order %s, want abbabaab", order)
@@ -263,13 +279,56 @@ func TestWrongCalls(t *testing.T) {
 		{"-json no/such/folder/f.json", "no/such/folder"},
 		{"-cpuprofile no/such/folder/f", "no/such/folder"},
 	} {
-		err := run(strings.Fields(tt.args), io.Discard, io.Discard)
+		err := run(t.Context(), strings.Fields(tt.args), io.Discard, io.Discard)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || exitCode(err) != 2 {
 			t.Errorf("bench %s: %v (exit %d), want 2 and a message with %s", tt.args, err, exitCode(err), tt.want)
 		}
 	}
 	if err := checkNames(scenarios(), "lock/cycle, queue/", "redsync, rmq,hand"); err != nil {
 		t.Errorf("a call that is right was refused: %v", err)
+	}
+}
+
+// A run that is told to end writes what it has finished, leaves nothing behind,
+// and ends with 130.
+func TestInterrupt(t *testing.T) {
+	testServer(t) // or skip
+	if runtime.GOOS == "windows" {
+		t.Skip("no signals")
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		temp, file := t.TempDir(), filepath.Join(t.TempDir(), "report.json")
+		cmd := exec.CommandContext(t.Context(), exe, "-quick", "-scenario", "lock", "-peer", "redsync", "-json", file)
+		cmd.Env = append(os.Environ(), mainEnv+"=1", "TMPDIR="+temp)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if strings.HasPrefix(lines.Text(), "Free lock: ") { // the first scenario's table: it is finished
+				if err := cmd.Process.Signal(sig); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		err = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != 130 {
+			t.Errorf("%v: exit %d (%v), want 130", sig, code, err)
+		}
+		rep, err := readReport(file)
+		if err != nil || len(rep.Results) == 0 || rep.Results[0].Scenario != "lock/cycle-1" || len(rep.Results) == len(lockScenarios()) {
+			t.Errorf("%v: the report has %d scenarios (%v), want the finished ones", sig, len(rep.Results), err)
+		}
+		if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+			t.Errorf("%v: left behind: %v, %v", sig, left, err)
+		}
 	}
 }
 
@@ -282,7 +341,10 @@ func TestEachScenario(t *testing.T) {
 			if testing.Short() {
 				t.Skip("takes a second or two")
 			}
-			r := runScenario(e, s, 0, 1, isOurs, io.Discard)
+			r, err := runScenario(t.Context(), e, s, 0, 1, isOurs, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
 			for _, p := range r.Peers {
 				if p.Error != "" {
 					t.Errorf("%s: %s", p.Peer, p.Error)

@@ -175,6 +175,7 @@ func processes(j job, n int) (all []section, commands int64, err error) {
 		cmd := exec.Command(exe)
 		cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 		cmd.Stderr = os.Stderr
+		cmd.SysProcAttr = diesWithParent()
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			return nil, 0, err

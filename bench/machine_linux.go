@@ -10,8 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diesWithParent makes a child end when this process does.
-func diesWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+// diesWithParent makes a child end when this process does, and not before: a
+// terminal's Ctrl-C goes to the whole process group, and the peer under way still
+// needs its server.
+func diesWithParent() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+}
 
 // pin gives the server a core of its own and this process, with the children it
 // will start, the others. With fewer than four cores it does nothing: clients on

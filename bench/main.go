@@ -15,16 +15,19 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/pprof"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -39,7 +42,12 @@ func main() {
 	if childMain() {
 		return
 	}
-	err := run(os.Args[1:], os.Stdout, os.Stderr)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, func() {
+		stop()
+		fmt.Fprintln(os.Stderr, "\nbench: ends after the peer under way; again: at once")
+	})
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
@@ -49,19 +57,24 @@ func main() {
 // errUsage is what a call is refused with before anything is measured.
 var errUsage = errors.New("usage")
 
-// exitCode is 2 if the call was wrong, and 1 if something failed, as with other
-// commands.
+// errInterrupted is the end of a run that was told to end before it was through.
+var errInterrupted = errors.New("interrupted: not all was measured")
+
+// exitCode is 2 if the call was wrong, 130 if the run was interrupted, and 1 if
+// something failed, as with other commands.
 func exitCode(err error) int {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return 0
 	case errors.Is(err, errUsage):
 		return 2
+	case errors.Is(err, errInterrupted):
+		return 130
 	}
 	return 1
 }
 
-func run(args []string, stdout, stderr io.Writer) error {
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	only := flags.String("scenario", "", "run only those whose name begins with one of these, separated by commas")
@@ -149,18 +162,23 @@ func run(args []string, stdout, stderr io.Writer) error {
 			progress = stderr
 		}
 	}
+	var interrupted error
 	for i, s := range all {
 		if !matches(s.name, *only, strings.HasPrefix) {
 			continue
 		}
-		r := runScenario(e, s, i, *rounds, func(name string) bool { return matches(name, *peers, strings.Contains) }, progress)
+		r, err := runScenario(ctx, e, s, i, *rounds, func(name string) bool { return matches(name, *peers, strings.Contains) }, progress)
+		if err != nil { // half a scenario compares nothing
+			interrupted = err
+			break
+		}
 		if len(r.Peers) == 0 {
 			continue
 		}
 		printResult(stdout, r)
 		rep.Results = append(rep.Results, r)
 	}
-	return errors.Join(rep.write(*file), rep.failed())
+	return errors.Join(rep.write(*file), rep.failed(), interrupted)
 }
 
 // write puts the report into a file, if one is named.

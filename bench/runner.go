@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -91,8 +92,9 @@ type targetResult struct {
 
 // runScenario measures every peer in every round, in alternating order. The first
 // round begins with the first peer if turn is even, and with the last one if it is
-// odd: else ours would always come first where there is but one round.
-func runScenario(e *env, s scenario, turn, rounds int, only func(string) bool, progress io.Writer) result {
+// odd: else ours would always come first where there is but one round. It stops
+// between two peers when ctx ends.
+func runScenario(ctx context.Context, e *env, s scenario, turn, rounds int, only func(string) bool, progress io.Writer) (result, error) {
 	began := time.Now()
 	if s.rounds > 0 {
 		rounds = min(rounds, s.rounds)
@@ -121,6 +123,10 @@ func runScenario(e *env, s scenario, turn, rounds int, only func(string) bool, p
 			if out.Error != "" {
 				continue
 			}
+			if ctx.Err() != nil {
+				fmt.Fprint(progress, "\r\033[K")
+				return r, errInterrupted
+			}
 			fmt.Fprintf(progress, "\r\033[K%s: round %d of %d: %s", s.name, round+1, rounds, p.name)
 			v, err := one(e, p)
 			if err != nil {
@@ -137,7 +143,7 @@ func runScenario(e *env, s scenario, turn, rounds int, only func(string) bool, p
 	fmt.Fprint(progress, "\r\033[K")
 	r.Targets = judgeAll(s, r.Peers)
 	r.Seconds = time.Since(began).Seconds()
-	return r
+	return r, nil
 }
 
 // one is one peer's turn, on an empty server.
