@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,4 +73,13 @@ func ownCPU() float64 {
 		return 0
 	}
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}
+
+// sleep waits by a timer of the kernel. Go's have a resolution of 1 ms while
+// nothing runs, and several that are due by then fire together: who wakes with
+// a poll of 1 ms would always be just in time for it.
+func sleep(d time.Duration) {
+	ts := unix.NsecToTimespec(d.Nanoseconds())
+	for errors.Is(unix.Nanosleep(&ts, &ts), unix.EINTR) {
+	}
 }

@@ -2,10 +2,15 @@
 
 package main
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 func diesWithParent() *syscall.SysProcAttr { return nil }
 
 func pin(int) string { return "not pinned: not Linux" }
 
 func ownCPU() float64 { return 0 }
+
+func sleep(d time.Duration) { time.Sleep(d) }

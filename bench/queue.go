@@ -231,7 +231,7 @@ func idleLatency(e *env, _ queuePeer, kit queueKit) (values, error) {
 		case <-time.After(waitFor):
 			return nil, errNotFinished
 		}
-		time.Sleep(5*time.Millisecond + rand.N(20*time.Millisecond))
+		sleep(5*time.Millisecond + rand.N(20*time.Millisecond)) // not in step with anybody's poll
 	}
 	if len(latencies) > 10 {
 		latencies = latencies[5:] // connections and scripts are there by then
