@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"io"
 	"math"
@@ -145,6 +146,23 @@ func TestNumber(t *testing.T) {
 		if got := number(x); got != want {
 			t.Errorf("number(%v) = %q, want %q", x, got, want)
 		}
+	}
+}
+
+// A body is as long in JSON as it is, quotes aside, and brings its numbers back.
+func TestBody(t *testing.T) {
+	for _, want := range [][2]int64{{0, 0}, {1, -1}, {math.MaxInt64, math.MinInt64}} {
+		body := bodyOf(want[0], want[1])
+		text, err := json.Marshal(string(body))
+		if err != nil || len(text) != bodySize+2 {
+			t.Errorf("%d bytes in JSON (%v), want %d", len(text), err, bodySize+2)
+		}
+		if a, b := numbersOf(body); a != want[0] || b != want[1] {
+			t.Errorf("numbersOf(bodyOf(%v)) = %d, %d", want, a, b)
+		}
+	}
+	if a, _ := numbersOf([]byte("short")); a != math.MinInt64 {
+		t.Errorf("a body that is none has the number %d", a)
 	}
 }
 
@@ -348,6 +366,9 @@ func TestEachScenario(t *testing.T) {
 			for _, p := range r.Peers {
 				if p.Error != "" {
 					t.Errorf("%s: %s", p.Peer, p.Error)
+				}
+				if s.name == "queue/memory" && isOurs(p.Peer) && len(p.Rounds["parked B"]) == 0 {
+					t.Errorf("%s: no parked B", p.Peer)
 				}
 				if len(p.Rounds[s.metrics[0].name]) == 0 {
 					t.Errorf("%s: no %s", p.Peer, s.metrics[0].name)
