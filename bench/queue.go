@@ -56,7 +56,8 @@ func queueScenarios() []scenario {
 			name:  "queue/consume",
 			title: "Consume and acknowledge: 8 workers, handlers that do nothing",
 			about: "From the start of the consumer on a full queue to the last handler. Batches decide: one claim for all free workers, " +
-				"one acknowledgement for all that finished meanwhile. The batch claim by hand holds 8 × 128 at a time and keeps no state of a request.",
+				"one acknowledgement for all that finished meanwhile. The batch claim by hand holds 8 × 128 at a time and keeps no state of a request. " +
+				slowDrain(40_000),
 			rounds:  2,
 			metrics: []metric{{"requests/s", false}, {"server µs/request", true}, {"client µs/request", true}, {"commands/request", true}},
 			peers: withQueues([]queuePeer{sidestepQueue, sidestepTask, asynqDefault, rmqQueue, rmqEager, textbook, textbookLua, rawList, rawBatch},
@@ -98,7 +99,7 @@ func queueScenarios() []scenario {
 		{
 			name:    "queue/claim-due",
 			title:   "100,000 requests that are all due: into running handlers, 64 workers",
-			about:   "From the start of the consumer to the last handler.",
+			about:   "From the start of the consumer to the last handler. " + slowDrain(100_000),
 			rounds:  1,
 			metrics: []metric{{"requests/s", false}, {"server µs/request", true}, {"commands/request", true}},
 			peers: withQueues([]queuePeer{sidestepQueue, asynqEager, textbook, textbookLua, rawTimer},
@@ -164,10 +165,19 @@ func enqueues(e *env, kit queueKit, producers int) (values, error) {
 	return m.values(), nil
 }
 
+// slowShare is what part of the requests the slow peers get: a run would take
+// minutes else.
+const slowShare = 4
+
+// slowDrain discloses it.
+func slowDrain(n int) string {
+	return fmt.Sprintf("The queue has %s requests, and a quarter as many for those that take them one by one: asynq, rmq and the textbook's first form.", size(n))
+}
+
 // drain fills a queue and measures how fast it is worked off.
 func drain(e *env, p queuePeer, kit queueKit, n, workers int, enqueue func(ctx context.Context, i int) error, due ...time.Time) (values, error) {
 	if p.slow {
-		n /= 4
+		n /= slowShare
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), e.time(40*time.Second, 6*time.Second))
 	defer cancel()

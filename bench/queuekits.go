@@ -35,7 +35,7 @@ type queuePeer struct {
 	name, note string
 	limit      bool
 	open       func(addr string, w *wire) (queueKit, error)
-	// slow says that a thousandth of the others' requests per second is normal
+	// slow says that a small part of the others' requests per second is normal
 	// here: such a peer gets fewer requests where only their rate is asked for.
 	slow bool
 }
