@@ -350,6 +350,17 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
+// A bar that was cut off says so.
+func TestChartOfCutOffRuns(t *testing.T) {
+	row := func(name string, finished float64) peerResult {
+		return peerResult{Peer: name, Rounds: map[string][]float64{"m": {5, 5}, "finished": {400, finished}}}
+	}
+	svg := (chart{metric: "m", all: 400}).draw(result{Peers: []peerResult{row("whole", 400), row("cut", 33)}})
+	if strings.Count(svg, ">&gt; 5</text>") != 1 || strings.Count(svg, ">5</text>") != 1 {
+		t.Errorf("one label of two should have a >:\n%s", svg)
+	}
+}
+
 // TestEachScenario runs each of them coarsely: ours and what bounds it.
 func TestEachScenario(t *testing.T) {
 	srv := testServer(t)

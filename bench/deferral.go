@@ -139,6 +139,9 @@ func (c *crowd) measure(consume func(ctx context.Context) error) (values, error)
 	}, err
 }
 
+// oneLockRequests is how many stand before one lock.
+const oneLockRequests = 400
+
 func deferralScenarios() []scenario {
 	metrics := []metric{
 		{"makespan/ideal", true},
@@ -176,7 +179,7 @@ func deferralScenarios() []scenario {
 				"Inversions are the pairs of requests that ran in another order than they came.",
 			rounds:  2,
 			metrics: metrics,
-			peers:   rows(func(e *env) *crowd { return oneLock(e, e.n(400, 60)) }, own, fixed, jittered, retried),
+			peers:   rows(func(e *env) *crowd { return oneLock(e, e.n(oneLockRequests, 60)) }, own, fixed, jittered, retried),
 			targets: []target{
 				{metric: "makespan/ideal", atMost: 1.2},
 				{metric: "deliveries/request", atLeast: 1, atMost: 1.1},

@@ -171,7 +171,7 @@ const slowShare = 4
 
 // slowDrain discloses it.
 func slowDrain(n int) string {
-	return fmt.Sprintf("The queue has %s requests, and a quarter as many for those that take them one by one: asynq, rmq and the textbook's first form.", size(n))
+	return fmt.Sprintf("The queue has %s requests, and a quarter as many for the slow: asynq, rmq and the textbook's first form.", size(n))
 }
 
 // drain fills a queue and measures how fast it is worked off.
