@@ -166,6 +166,22 @@ func TestBody(t *testing.T) {
 	}
 }
 
+func TestMissedBoundShows(t *testing.T) {
+	for _, tt := range []struct {
+		x, bound float64
+		want     string
+	}{{0.947, 0.95, "0.947"}, {0.94996, 0.95, "0.94996"}, {0.9, 0.95, "0.90"}, {1.503, 1.5, "1.503"}, {3.24, 1.5, "3.24"}, {700.4, 700, "700.4"}, {1, 0, "1"}} {
+		if got := apart(tt.x, tt.bound); got != tt.want {
+			t.Errorf("apart(%v, %v) = %q, want %q", tt.x, tt.bound, got, tt.want)
+		}
+	}
+	s := scenario{metrics: []metric{{"rate", false}}}
+	peers := []peerResult{{Peer: ours, Rounds: map[string][]float64{"rate": {0.947}}}}
+	if got, _ := (target{metric: "rate", atLeast: 0.95}).judge(s, peers); got.Holds || got.Figure != "0.947" {
+		t.Errorf("judged %+v, want a miss by 0.947", got)
+	}
+}
+
 func TestScenariosAreConsistent(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range scenarios() {

@@ -30,6 +30,18 @@ func number(x float64) string {
 	}
 }
 
+// apart prints a value that misses a bound, with as many digits as show it.
+func apart(x float64, bounds ...float64) string {
+	out := number(x)
+	for digits := 3; digits < 18; digits++ {
+		if !slices.ContainsFunc(bounds, func(b float64) bool { return number(b) == out || strconv.FormatFloat(b, 'g', digits, 64) == out }) {
+			break
+		}
+		out = strconv.FormatFloat(x, 'g', digits, 64)
+	}
+	return out
+}
+
 // cell prints a median, and the least and the most if they differ.
 func cell(rounds []float64) string {
 	if len(rounds) == 0 {
@@ -93,7 +105,7 @@ func printResult(w io.Writer, r result) {
 		if !t.Holds {
 			verdict = "FALLS SHORT"
 		}
-		fmt.Fprintf(w, "  %-11s  %s: %s\n", verdict, t.Text, number(t.Value))
+		fmt.Fprintf(w, "  %-11s  %s: %s\n", verdict, t.Text, t.Figure)
 	}
 }
 
@@ -134,7 +146,7 @@ func printMarkdown(w io.Writer, r result) {
 		if !t.Holds {
 			verdict = "**not yet**"
 		}
-		fmt.Fprintf(w, "- %s: %s: %s\n", verdict, t.Text, number(t.Value))
+		fmt.Fprintf(w, "- %s: %s: %s\n", verdict, t.Text, t.Figure)
 	}
 	if lines+len(r.Targets) > 0 {
 		fmt.Fprintln(w)

@@ -85,9 +85,10 @@ type peerResult struct {
 }
 
 type targetResult struct {
-	Text  string  `json:"text"`
-	Value float64 `json:"value"`
-	Holds bool    `json:"holds"`
+	Text   string  `json:"text"`
+	Value  float64 `json:"value"`
+	Figure string  `json:"figure"` // the value as it is printed
+	Holds  bool    `json:"holds"`
 }
 
 // runScenario measures every peer in every round, in alternating order. The first
@@ -211,7 +212,10 @@ func (t target) judge(s scenario, peers []peerResult) (targetResult, bool) {
 	default:
 		text, out.Holds = text+" ≤ "+number(t.atMost), value <= t.atMost
 	}
-	out.Text = text
+	out.Text, out.Figure = text, number(value)
+	if !out.Holds {
+		out.Figure = apart(value, t.atLeast, t.atMost)
+	}
 	return out, true
 }
 
