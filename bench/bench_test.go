@@ -377,6 +377,42 @@ func TestChartOfCutOffRuns(t *testing.T) {
 	}
 }
 
+// Documents are made of whole reports only.
+func TestDocumentRefusesParts(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "performance.md")
+	if err := os.WriteFile(file, []byte("head\n"+tablesBegin+tablesEnd+"tail\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	whole := func() report {
+		var rep report
+		for _, s := range scenarios() {
+			r := result{Scenario: s.name, Title: s.title}
+			for _, p := range s.peers {
+				r.Peers = append(r.Peers, peerResult{Peer: p.name})
+			}
+			rep.Results = append(rep.Results, r)
+		}
+		return rep
+	}
+	quick, short, poor := whole(), whole(), whole()
+	quick.Quick = true
+	short.Results = short.Results[:len(short.Results)-1]
+	poor.Results[0].Peers = poor.Results[0].Peers[1:]
+	for want, rep := range map[string]report{"-quick": quick, "growth/consumers": short, "lock/cycle-1: sidestep": poor} {
+		if err := document(rep, dir); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want an error with %q", err, want)
+		}
+	}
+	if err := document(whole(), dir); err != nil {
+		t.Error(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(text), "### 10 and 100 times the idle consumers") {
+		t.Errorf("no tables (%v):\n%s", err, text)
+	}
+}
+
 // TestEachScenario runs each of them coarsely: ours and what bounds it.
 func TestEachScenario(t *testing.T) {
 	srv := testServer(t)

@@ -47,12 +47,40 @@ func readReport(file string) (report, error) {
 	return rep, nil
 }
 
+// whole tells what a report lacks for a document: what was measured coarsely or in
+// part would stand there as if it were everything.
+func (r report) whole() error {
+	if r.Quick {
+		return errors.New("the report is of a run with -quick")
+	}
+	var missing []string
+	for _, s := range scenarios() {
+		i := slices.IndexFunc(r.Results, func(r result) bool { return r.Scenario == s.name })
+		if i < 0 {
+			missing = append(missing, s.name)
+			continue
+		}
+		for _, p := range s.peers {
+			if !slices.ContainsFunc(r.Results[i].Peers, func(r peerResult) bool { return r.Peer == p.name }) {
+				missing = append(missing, s.name+": "+p.name)
+			}
+		}
+	}
+	if missing == nil {
+		return nil
+	}
+	return fmt.Errorf("the report is not whole, it lacks %s", strings.Join(missing, "; "))
+}
+
 // The tables in performance.md stand between these.
 const tablesBegin, tablesEnd = "<!-- tables -->\n", "<!-- end of tables -->"
 
 // document draws the charts of a report into a folder and puts its tables into
 // the folder's performance.md.
 func document(rep report, dir string) error {
+	if err := rep.whole(); err != nil {
+		return err
+	}
 	file := filepath.Join(dir, "performance.md")
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -91,8 +119,8 @@ func document(rep report, dir string) error {
 }
 
 const (
-	left, right, top = 190, 90, 44 // margins
-	width, rowHeight = 720, 26
+	left, right, top = 230, 90, 44 // margins; the longest name has 34 letters
+	width, rowHeight = 760, 26
 	blue, orange     = "#2f6fb0", "#d9822b"
 	grey, ink        = "#9aa3ab", "#24292f"
 )
