@@ -219,6 +219,7 @@ func openRueidislock(flush time.Duration) func(string, *wire) (lockKit, error) {
 		opt.MaxFlushDelay = flush
 		l, err := rueidislock.NewLocker(rueidislock.LockerOption{
 			ClientOption: opt, KeyMajority: 1, NoLoopTracking: true, KeyValidity: ttl,
+			TryNextAfter: time.Second, // there is no next key, so a slow answer should not be given up after 20 ms
 		})
 		return &rueidislockKit{l}, err
 	}
