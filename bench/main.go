@@ -8,7 +8,8 @@
 //	go run ./bench -docs docs -json results.json   # docs/performance.md and its charts, of these
 //
 // Peers take turns, several rounds each, in alternating order, which every other
-// scenario begins with the last of them. Tables show the
+// scenario begins with the last of them. Ctrl-C ends the run after the peer under
+// way, with what is finished written. Tables show the
 // median of the rounds, with the least and the most in parentheses; rows that
 // begin with "=" are done by hand and are the limit. Compare only what stands
 // in one table: absolute figures are the machine's.
