@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,6 +55,41 @@ func TestLineTakesTwoCommandsARequest(t *testing.T) {
 		}
 		if err := d.acq.Do(t.Context(), "k", sidestep.Fail(), func(context.Context, *lock.Lock) error { return nil }); err != nil {
 			t.Errorf("Do after the line = %v, want the lock to be free", err)
+		}
+	})
+}
+
+// If the answer to the command that would have passed the lock on is lost, and with it
+// that another queue waits for the lock, that one is told all the same.
+func TestLostRelayTellsTheQueues(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		own := another(t, rdb)
+		var lose atomic.Bool
+		own.AddHook(onCommand{after: func(cmd redis.Cmder) {
+			if lose.CompareAndSwap(true, false) {
+				_ = rdb.Process(context.Background(), cmd) // sent again: its answer is that of the repetition
+			}
+		}})
+		acq := newAcquirer(t, own, sidestep.Config{})
+		waits := sidestep.NewQueue(acq, rdb, "waits", sidestep.QueueConfig{})
+		ran := newRuns()
+		waiting := sidestep.NewTask(waits, "t", one("k"), ran.handler())
+		line := sidestep.NewQueue(acq, rdb, "line", sidestep.QueueConfig{})
+		task := sidestep.NewTask(line, "t", one("k"), func(_ context.Context, _ *lock.Lock, v int) error {
+			if v == 3 {
+				deferred(t, waiting, 1, sidestep.Defer(time.Hour))
+				lose.Store(true) // the next command passes the lock on
+			}
+			return nil
+		})
+		for i := range 5 {
+			enqueue(t, task, i)
+		}
+		start(t, waits)
+		start(t, line)
+		ran.within(t, 1, 10*time.Second) // the probe is due in an hour
+		if lose.Load() {
+			t.Error("no answer was lost")
 		}
 	})
 }

@@ -61,6 +61,9 @@ func New(locker *lock.Locker, cfg Config) *Acquirer {
 	}
 	a := &Acquirer{locker: locker, cfg: cfg, queues: make(map[string][]*delayq.Queue)}
 	locker.OnFreed(func(key string, queues []string) {
+		if len(queues) == 0 { // their names are lost
+			queues = a.names()
+		}
 		a.tell(context.Background(), queues, key)
 	})
 	return a
@@ -230,11 +233,16 @@ func (a *Acquirer) hint(ctx context.Context, key, own string, released *lock.Loc
 	}
 	names := released.Reported()
 	if released.ReportLost() {
-		a.mu.RLock()
-		names = slices.Collect(maps.Keys(a.queues))
-		a.mu.RUnlock()
+		names = a.names()
 	}
 	a.tell(ctx, slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == own }), key)
+}
+
+// names returns those of all queues of this Acquirer.
+func (a *Acquirer) names() []string {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return slices.Collect(maps.Keys(a.queues))
 }
 
 // tell tells queues that a lock may be free, all at once: one that does not answer

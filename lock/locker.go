@@ -173,24 +173,31 @@ func (l *Locker) giveBack(ls *lease) {
 // undo releases a value, and leaves the line. If that frees the lock, the delay
 // queues that have registered are told, or, if nobody here can, stay registered
 // for the next release to report.
-func (l *Locker) undo(k keys, value, entry string) { l.report(&k, l.undone(k, value, entry)) }
+func (l *Locker) undo(k keys, value, entry string) { l.report(&k, l.undone(k, value, entry).queues) }
 
-// undone is undo, but returns the queues instead of telling them.
-func (l *Locker) undone(k keys, value, entry string) (queues []string) {
-	var r releaseReply
+// undone is undo, but returns the queues instead of telling them. After no answer it
+// returns the zero reply.
+func (l *Locker) undone(k keys, value, entry string) (r releaseReply) {
 	l.insist(&k, func() (err error) {
 		a := releaseArgs{value: value, entry: entry, margin: l.cfg.FenceMargin, report: len(l.listeners()) > 0}
 		r, err = l.node.release(context.Background(), &k, &a)
 		return err
 	})
-	return r.queues
+	return r
 }
 
 // report tells those who listen of queues whose lock was freed.
 func (l *Locker) report(k *keys, queues []string) {
-	if len(queues) == 0 {
-		return
+	if len(queues) > 0 {
+		l.reportFreed(k, queues)
 	}
+}
+
+// reportLost tells them that a lock was freed, and that the names of the queues that
+// had registered with it, if there were any, are lost.
+func (l *Locker) reportLost(k *keys) { l.reportFreed(k, nil) }
+
+func (l *Locker) reportFreed(k *keys, queues []string) {
 	for _, fn := range l.listeners() {
 		fn(strings.TrimPrefix(k.lock, l.cfg.Prefix), queues)
 	}
@@ -214,7 +221,9 @@ func (l *Locker) tell(k *keys, queues []string) {
 // Until there is such a function, the registrations stay for the next release, but for
 // those that a Release or the end of a [Relay] takes out.
 //
-// fn gets the lock's name. It runs on a goroutine of the Locker, which Close
+// fn gets the lock's name, and no queues if their names may have been lost with an
+// answer that did not come, as [Lock.ReportLost] tells: then whatever queue may wait for
+// the lock should be told. It run on a goroutine of the Locker, which Close
 // waits for; several may run at once. Further functions are called as well. A
 // nil fn panics.
 func (l *Locker) OnFreed(fn func(name string, queues []string)) {

@@ -119,12 +119,14 @@ func (b *baton) ask(n *single) {
 		value: b.from.value, next: ls.value, queue: b.next.queue, lease: ls.ttl, margin: l.cfg.FenceMargin,
 	})
 	l.mu.Lock()
+	lost := false
 	switch {
 	case err != nil:
 		b.drop()
 	case !r.kept:
 		b.state = dropping
 		b.end()
+		lost = !r.released // but by a copy whose answer did not come: the lease was not over
 	default:
 		b.state, b.fence = kept, r.fence
 		ls.granted, ls.deadline = ls.ttl, validUntil(ls.since, ls.ttl)
@@ -136,6 +138,9 @@ func (b *baton) ask(n *single) {
 	close(b.answered)
 	l.unlock()
 	l.report(&ls.keys, r.queues)
+	if lost {
+		l.reportLost(&ls.keys)
+	}
 }
 
 func (b *baton) ring() {
@@ -165,20 +170,26 @@ func (b *baton) refuse() {
 // the command that makes one of the other may still be under way. Call with mu held.
 func (b *baton) drop() {
 	l, keep := b.ls.l, b.state == kept
+	covered := !keep || between(time.Now(), b.ls.deadline) > 0
 	b.state = dropping
 	if b.timer != nil {
 		b.timer.Stop()
 	}
 	l.spawn(func() {
-		var queues []string
+		var r releaseReply
 		if !keep {
-			queues = l.undone(b.ls.keys, b.from.value, "")
+			r = l.undone(b.ls.keys, b.from.value, "")
 		}
-		queues = append(queues, l.undone(b.ls.keys, b.ls.value, "")...)
+		if !r.released {
+			r = l.undone(b.ls.keys, b.ls.value, "")
+		}
 		l.mu.Lock()
 		b.end()
 		l.unlock()
-		l.report(&b.ls.keys, queues)
+		l.report(&b.ls.keys, r.queues)
+		if covered && !r.released {
+			l.reportLost(&b.ls.keys)
+		}
 	})
 }
 

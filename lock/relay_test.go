@@ -393,6 +393,87 @@ func TestRelayLosesNothing(t *testing.T) {
 	}
 }
 
+// If the answer that names the queues which a relay has freed the lock for is lost, those
+// who listen are told that there may be some: with the command that passes the lock on,
+// which go-redis repeats or which fails, and with the release of what was passed on.
+func TestLostAnswerOfARelayIsReported(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		relay string // the queue of the relay; q waits for the lock
+		fails bool
+	}{
+		{"sent again", "other", false},
+		{"failed", "other", true},
+		{"passed on and given back", "q", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rdb := redistest.Mini(t)
+				own := another(t, rdb)
+				lost := &net.OpError{Op: "read", Err: errors.New("cut")}
+				var arm atomic.Bool
+				own.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+					if !arm.CompareAndSwap(true, false) {
+						return next(ctx, cmd)
+					}
+					_ = next(ctx, cmd) // nobody sees the answer
+					if c.fails {
+						cmd.SetErr(lost)
+						return lost
+					}
+					return next(ctx, cmd)
+				}})
+				l := newLocker(t, own, lock.Config{})
+				for range 2 { // the scripts are known
+					relayed(t, l, "warm")
+				}
+				time.Sleep(time.Second)
+				freed := make(chan []string, 10)
+				l.OnFreed(func(name string, queues []string) { freed <- append(queues, name) })
+				if err := l.TryDo(t.Context(), "x", func(context.Context, *lock.Lock) error {
+					_, _, err := l.Look(t.Context(), "x", "q")
+					arm.Store(c.relay != "q")
+					return err
+				}, lock.Relay(c.relay)); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if c.relay == "q" {
+					wantHeld(t, l, "x", true)
+					arm.Store(true)
+					l.EndRelay("x", "q")
+					synctest.Wait()
+				}
+				close(freed)
+				if got := <-freed; !slices.Equal(got, []string{"x"}) {
+					t.Errorf("told of %q, want x without queues", got)
+				}
+				if got, again := <-freed; again {
+					t.Errorf("told again, of %q", got)
+				}
+				wantHeld(t, l, "x", false)
+			})
+		})
+	}
+}
+
+// A relay that ends as it should is not taken for one whose answer was lost.
+func TestAnsweredRelayReportsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLocker(t, redistest.Mini(t), lock.Config{})
+		l.OnFreed(func(name string, queues []string) { t.Errorf("told of %q: %q", name, queues) })
+		for range 20 {
+			relayed(t, l, "x")
+			synctest.Wait()
+		}
+		l.EndRelay("x", "q")
+		synctest.Wait()
+		relayed(t, l, "x")
+		time.Sleep(time.Second)
+		wantHeld(t, l, "x", false)
+	})
+}
+
 // A section whose context ends while it waits for the lock to be passed on leaves
 // nothing behind, and so does a Locker that is closed.
 func TestRelayGivenUp(t *testing.T) {

@@ -1407,7 +1407,7 @@ var controls = []Control{
 	},
 	{
 		"relay-lost-next", "both tokens of a command without an answer are given back", "lock/relay.go",
-		"		queues = append(queues, l.undone(b.ls.keys, b.ls.value, \"\")...)\n", "",
+		"			r = l.undone(b.ls.keys, b.ls.value, \"\")\n", "",
 		[]string{"lock:TestRelayLosesNothing", "lock:TestRelayEnds"},
 	},
 	{
@@ -1462,7 +1462,7 @@ var controls = []Control{
 	},
 	{
 		"relay-drop-silent", "who listens is told of what the end of a relay frees", "lock/relay.go",
-		"		l.unlock()\n		l.report(&b.ls.keys, queues)\n", "		l.unlock()\n",
+		"		l.unlock()\n		l.report(&b.ls.keys, r.queues)\n", "		l.unlock()\n",
 		[]string{"lock:TestRelayTellsQueues"},
 	},
 	{
