@@ -3,6 +3,7 @@ package sidestep_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -450,6 +451,67 @@ func TestTwoQueuesOfOneAcquirer(t *testing.T) {
 		s.leave(t)
 		ran.within(t, 6, 20*time.Second)
 	})
+}
+
+// Two queues of one name, on two servers: the worker of one skips its own queue, and must
+// not skip the other, which the lock calls by the same name.
+func TestTwoQueuesOfOneName(t *testing.T) {
+	bubble(t, func(t *testing.T, locks *redis.Client) {
+		acq := newAcquirer(t, locks, sidestep.Config{})
+		began, end := make(chan struct{}), make(chan struct{})
+		ran := newRuns()
+		a := sidestep.NewQueue(acq, redistest.Mini(t), "q", sidestep.QueueConfig{})
+		b := sidestep.NewQueue(acq, redistest.Mini(t), "q", sidestep.QueueConfig{})
+		holding := sidestep.NewTask(a, "t", one("k"), func(context.Context, *lock.Lock, int) error {
+			close(began)
+			<-end
+			return nil
+		})
+		waiting := sidestep.NewTask(b, "t", one("k"), ran.handler())
+		start(t, a)
+		start(t, b)
+		enqueue(t, holding, 1)
+		<-began
+		deferred(t, waiting, 2, sidestep.Defer(time.Hour))
+		close(end)
+		ran.within(t, 1, time.Second)
+	})
+}
+
+// Nor is the lock passed on from one section to the next of a line in one of them: that
+// looks only whether another name waits.
+func TestLineOfTwoQueuesOfOneName(t *testing.T) {
+	for _, queues := range []int{1, 2} {
+		t.Run(fmt.Sprint(queues), func(t *testing.T) {
+			bubble(t, func(t *testing.T, locks *redis.Client) {
+				other := newLocker(t, locks, lock.Config{})
+				held := 0
+				acq := newAcquirer(t, locks, sidestep.Config{Hooks: sidestep.Hooks{Ran: func(context.Context, sidestep.RanEvent) {
+					if st, err := other.Inspect(context.Background(), "k"); err != nil {
+						t.Error(err)
+					} else if st.Held {
+						held++
+					}
+				}}})
+				queue := sidestep.NewQueue(acq, redistest.Mini(t), "q", sidestep.QueueConfig{})
+				for range queues - 1 {
+					sidestep.NewQueue(acq, redistest.Mini(t), "q", sidestep.QueueConfig{})
+				}
+				ran := newRuns()
+				task := sidestep.NewTask(queue, "t", one("k"), ran.handler())
+				const n = 10
+				for i := range n {
+					enqueue(t, task, i)
+				}
+				stop := start(t, queue)
+				ran.wait(t, n)
+				stop()
+				if passes := held > 0; passes != (queues == 1) {
+					t.Errorf("the lock was held after %d of %d sections", held, n)
+				}
+			})
+		})
+	}
 }
 
 func TestDeferredRequestsRunInOrder(t *testing.T) {

@@ -64,7 +64,7 @@ func New(locker *lock.Locker, cfg Config) *Acquirer {
 		if len(queues) == 0 { // their names are lost
 			queues = a.names()
 		}
-		a.tell(context.Background(), queues, key)
+		a.tell(context.Background(), queues, key, nil)
 	})
 	return a
 }
@@ -123,17 +123,17 @@ type section struct {
 	key     string // "" for no lock
 	plan    plan
 	fn      func(ctx context.Context, lk *lock.Lock) error
-	request *Request // nil: none
-	queue   string   // the queue that will promote by itself, "" for none
-	passes  bool     // the queue brings the next request: the lock may be passed on to it
+	request *Request      // nil: none
+	queue   *delayq.Queue // the queue that will promote by itself, nil for none
+	passes  bool          // the queue brings the next request: the lock may be passed on to it
 }
 
 // relay says whether a worker's section passes its lock on.
 func (s *section) relay() lock.Option {
 	if s.passes {
-		return lock.Relay(s.queue)
+		return lock.Relay(s.queue.List().Key())
 	}
-	return lock.LastOfRelay(s.queue)
+	return lock.LastOfRelay(s.queue.List().Key())
 }
 
 // outcome is what became of a section.
@@ -179,9 +179,9 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 		err = context.Cause(ctx)
 	case s.key == "":
 		err = enter(ctx, nil)
-	case s.queue == "" && s.plan.backoff == nil:
+	case s.queue == nil && s.plan.backoff == nil:
 		err = a.locker.TryDo(ctx, s.key, enter)
-	case s.queue == "":
+	case s.queue == nil:
 		err = a.locker.Do(ctx, s.key, s.plan.backoff, enter)
 	case s.plan.backoff == nil:
 		err = a.locker.TryDo(ctx, s.key, enter, s.relay())
@@ -227,7 +227,7 @@ const hintTimeout = 2 * time.Second
 
 // hint tells the queues that a release named, but for the one that will promote
 // by itself, that the lock is free; all of this Acquirer's, if their names were lost.
-func (a *Acquirer) hint(ctx context.Context, key, own string, released *lock.Lock) {
+func (a *Acquirer) hint(ctx context.Context, key string, own *delayq.Queue, released *lock.Lock) {
 	if released == nil {
 		return
 	}
@@ -235,7 +235,7 @@ func (a *Acquirer) hint(ctx context.Context, key, own string, released *lock.Loc
 	if released.ReportLost() {
 		names = a.names()
 	}
-	a.tell(ctx, slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == own }), key)
+	a.tell(ctx, names, key, own)
 }
 
 // names returns those of all queues of this Acquirer.
@@ -246,8 +246,9 @@ func (a *Acquirer) names() []string {
 }
 
 // tell tells queues that a lock may be free, all at once: one that does not answer
-// keeps nothing from the others, and all together take no longer than hintTimeout.
-func (a *Acquirer) tell(ctx context.Context, names []string, key string) {
+// keeps nothing from the others, and all together take no longer than hintTimeout. own,
+// which may be nil, is not told, but another queue of its name is.
+func (a *Acquirer) tell(ctx context.Context, names []string, key string, own *delayq.Queue) {
 	if len(names) == 0 {
 		return
 	}
@@ -266,6 +267,9 @@ func (a *Acquirer) tell(ctx context.Context, names []string, key string) {
 		queues := a.queues[name]
 		a.mu.RUnlock()
 		for _, q := range queues {
+			if own != nil && sameQueue(q, own) {
+				continue
+			}
 			tell(name, func() error { return q.Hint(ctx, key) })
 		}
 		if len(queues) == 0 && a.cfg.Queues != nil {
@@ -280,11 +284,23 @@ func (a *Acquirer) tell(ctx context.Context, names []string, key string) {
 func (a *Acquirer) register(q *delayq.Queue) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	key, rdb := q.List().Key(), q.List().Script().Client()
-	others := slices.DeleteFunc(slices.Clone(a.queues[key]), func(o *delayq.Queue) bool {
-		return same(o.List().Script().Client(), rdb)
-	})
+	key := q.List().Key()
+	others := slices.DeleteFunc(slices.Clone(a.queues[key]), func(o *delayq.Queue) bool { return sameQueue(o, q) })
 	a.queues[key] = append(others, q)
+}
+
+// alone tells whether no other queue of this Acquirer has the name of this one. The
+// lock knows queues by their names only: where it finds none but this one's, another
+// may wait.
+func (a *Acquirer) alone(q *delayq.Queue) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return len(a.queues[q.List().Key()]) < 2
+}
+
+// sameQueue tells whether two queues have one name on one client.
+func sameQueue(a, b *delayq.Queue) bool {
+	return a == b || a.List().Key() == b.List().Key() && same(a.List().Script().Client(), b.List().Script().Client())
 }
 
 func same(a, b redis.UniversalClient) bool { return reflect.ValueOf(a).Comparable() && a == b }

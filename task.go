@@ -414,8 +414,8 @@ func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) err
 	pl := t.cfg.policy.plan()
 	a := t.queue.acq
 	out, err := a.run(own, section{
-		key: d.Lock, plan: pl, request: info, queue: p.list.Key(),
-		passes: d.Follows && !t.queue.minded.Load(),
+		key: d.Lock, plan: pl, request: info, queue: p.delay,
+		passes: d.Follows && !t.queue.minded.Load() && a.alone(p.delay),
 		fn: func(ctx context.Context, lk *lock.Lock) error {
 			ctx = context.WithValue(ctx, requestKey{}, info)
 			if t.cfg.timeout > 0 {

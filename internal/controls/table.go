@@ -1442,7 +1442,7 @@ var controls = []Control{
 	},
 	{
 		"line-of-refused", "nothing is passed on in a queue of which a task would not park the next request", "task.go",
-		"passes: d.Follows && !t.queue.minded.Load(),", "passes: d.Follows,",
+		"passes: d.Follows && !t.queue.minded.Load() && ", "passes: d.Follows && ",
 		[]string{".:TestLineOfRefusedIsNotInItsOwnWay", ".:TestLineOfAProcessThatStopsRefusesNobody"},
 	},
 	{
@@ -1576,7 +1576,7 @@ var controls = []Control{
 	},
 	{
 		"worker-tells-itself", "a worker leaves its own queue to its acknowledgement", "sidestep.go",
-		"{ return name == own })", "{ return false })",
+		"if own != nil && sameQueue(q, own) {", "if false {",
 		[]string{".:TestWorkerTellsItsOwnQueueOnce"},
 	},
 	{
