@@ -3,6 +3,7 @@ package sidestep_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -264,6 +265,74 @@ func TestZeroPolicies(t *testing.T) {
 		}()
 		sidestep.NewTask(q, "t", one("k"), newRuns().handler(), nil)
 	})
+}
+
+// A section that releases its lock before it has done its work lets those in who wait for
+// the lock, at once, and they are told once.
+func TestEarlyReleaseTellsTheQueues(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		warm(t, rdb)
+		telling := another(t, rdb)
+		acq := newAcquirer(t, rdb, sidestep.Config{Queues: telling})
+		d := newDeferring(t, another(t, rdb), "q")
+		start(t, d.queue)
+		count := redistest.Count(telling)
+		if err := acq.Do(t.Context(), "k", sidestep.Fail(), func(_ context.Context, lk *lock.Lock) error {
+			deferred(t, d.task, 1, sidestep.Defer(time.Hour))
+			release(t, lk)
+			d.ran.within(t, 1, time.Second)
+			time.Sleep(10 * time.Minute)
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		if got := count.Commands(); got != 1 {
+			t.Errorf("the queue was told with %d commands %v, want 1", got, count.Names())
+		}
+	})
+}
+
+// So does a worker's, and one whose answer is lost tells all.
+func TestEarlyReleaseOfAWorkerTellsTheQueues(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprint("lost ", lost), func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				own := another(t, rdb)
+				var lose atomic.Bool
+				own.AddHook(onCommand{after: func(cmd redis.Cmder) {
+					if lose.CompareAndSwap(true, false) {
+						_ = rdb.Process(context.Background(), cmd) // sent again
+					}
+				}})
+				acq := newAcquirer(t, own, sidestep.Config{})
+				if err := acq.Do(t.Context(), "warm", sidestep.Fail(), nop); err != nil { // the scripts are known
+					t.Fatal(err)
+				}
+				q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
+				other := sidestep.NewQueue(acq, rdb, "other", sidestep.QueueConfig{})
+				ran := newRuns()
+				waiting := sidestep.NewTask(other, "t", one("k"), ran.handler())
+				began, leave := make(chan struct{}), make(chan struct{})
+				end := make(chan struct{})
+				defer close(end)
+				task := sidestep.NewTask(q, "t", one("k"), func(_ context.Context, lk *lock.Lock, _ int) error {
+					close(began)
+					<-leave
+					lose.Store(lost)
+					release(t, lk)
+					<-end
+					return nil
+				})
+				start(t, q)
+				start(t, other)
+				enqueue(t, task, 1)
+				<-began
+				deferred(t, waiting, 1, sidestep.Defer(time.Hour))
+				close(leave)
+				ran.within(t, 1, time.Second)
+			})
+		})
+	}
 }
 
 // If the answer to a release is lost, and with it which queues wait for the lock, all that

@@ -226,9 +226,10 @@ func (a *Acquirer) conflict(ctx context.Context, key string, e *LockedError, p P
 const hintTimeout = 2 * time.Second
 
 // hint tells the queues that a release named, but for the one that will promote
-// by itself, that the lock is free; all of this Acquirer's, if their names were lost.
+// by itself, that the lock is free; all of this Acquirer's, if their names were lost. What
+// the section itself has released early was told of then.
 func (a *Acquirer) hint(ctx context.Context, key string, own *delayq.Queue, released *lock.Lock) {
-	if released == nil {
+	if released == nil || !reports.Taken(released) {
 		return
 	}
 	names := released.Reported()

@@ -208,10 +208,13 @@ func (lk *Lock) release(ctx context.Context, held, well bool) (lost, err error) 
 	}
 	lk.released = true
 	lk.reported = d.reply.queues
-	if !lk.taken {
-		l.tell(&ls.keys, lk.reported)
-	}
 	lk.unsure = !d.reply.released && lk.covered
+	if !held {
+		lk.taken = false // who asked for that is still busy under it, and may be so for long
+	}
+	if !lk.taken {
+		l.tell(&ls.keys, lk.reported, lk.unsure)
+	}
 	if !d.reply.released && !lk.covered {
 		l.mu.Lock()
 		lk.lose(ErrNotHeld)
@@ -331,5 +334,14 @@ func init() {
 			defer lk.releasing.Unlock()
 			lk.taken = true
 		}
+	}
+	reports.Taken = func(lk any) bool {
+		l, ok := lk.(*Lock)
+		if !ok || l == nil {
+			return false
+		}
+		l.releasing.Lock()
+		defer l.releasing.Unlock()
+		return l.taken
 	}
 }

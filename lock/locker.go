@@ -203,21 +203,21 @@ func (l *Locker) reportFreed(k *keys, queues []string) {
 	}
 }
 
-// tell is report on a goroutine of the Locker.
-func (l *Locker) tell(k *keys, queues []string) {
-	if len(queues) == 0 {
+// tell is report, or reportLost, on a goroutine of the Locker.
+func (l *Locker) tell(k *keys, queues []string, lost bool) {
+	if len(queues) == 0 && !lost {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.spawn(func() { l.report(k, queues) })
+	l.spawn(func() { l.reportFreed(k, queues) })
 }
 
 // OnFreed has fn called when a command of this Locker has freed a lock with which
 // delay queues were registered: a [Lock.Release] ([Lock.Reported] has the same names), a
 // [Locker.Revoke], or what gives back a lock that went to a waiter who had just given
-// up. What runs under a sidestep.Acquirer is told of by that, and not here, unless the
-// answer came too late for it.
+// up. The end of what runs under a sidestep.Acquirer is told of by that, and not here,
+// unless the answer came too late for it.
 // Until there is such a function, the registrations stay for the next release, but for
 // those that a Release or the end of a [Relay] takes out.
 //
@@ -338,7 +338,7 @@ func (l *Locker) Revoke(ctx context.Context, name string) (bool, error) {
 	var r releaseReply
 	err = l.ask(ctx, "revoke", &k, func(ctx context.Context) (err error) {
 		r, err = l.node.revoke(ctx, &k, l.cfg.FenceMargin, len(l.listeners()) > 0)
-		l.tell(&k, r.queues)
+		l.tell(&k, r.queues, false)
 		return err
 	})
 	if err != nil {

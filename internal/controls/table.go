@@ -1342,7 +1342,7 @@ var controls = []Control{
 	},
 	{
 		"plain-release-tells-nobody", "a release that no Acquirer made tells those who listen", "lock/lock.go",
-		"		l.tell(&ls.keys, lk.reported)\n", "",
+		"		l.tell(&ls.keys, lk.reported, lk.unsure)\n", "",
 		[]string{".:TestDeferredRunsWhenTheLockerReleases"},
 	},
 	{

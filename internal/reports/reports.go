@@ -2,6 +2,10 @@
 // itself, in place of package lock.
 package reports
 
-// Take keeps the release of lk, a *lock.Lock, from telling the Locker's listeners of
+// Take keeps the release of lk, a *lock.Lock, at the end of its section from telling the Locker's listeners of
 // the queues that it names: the caller does so. Package lock sets it.
 var Take func(lk any)
+
+// Taken tells whether that is so still: a release from within the section, whose end
+// may be far, has told the listeners itself. Package lock sets it.
+var Taken func(lk any) bool
