@@ -93,6 +93,8 @@ type Task[T any] struct {
 	cfg     taskConfig
 }
 
+var defaultBackoff = retry.FullJitter(time.Second, 10*time.Minute)
+
 type taskConfig struct {
 	policy       Policy
 	backoff      retry.Backoff
@@ -179,8 +181,8 @@ func notNegative[T ~int | ~int64](name string, v T) {
 // every process; key returns the lock that a payload needs, "" for none; handler
 // does the work, with the lock held (lk is nil if it needs none).
 //
-// The handler's contract: nil means done. In a worker, an error or a panic means run
-// again after the backoff; from [Task.Do] an error is returned, and nothing is tried
+// The handler's contract: nil means done. In a worker, an error, a panic or the end of its
+// goroutine (runtime.Goexit) means run again after the backoff; from [Task.Do] an error is returned, and nothing is tried
 // again. Its context ends when the lock or the request is lost. It must expect to run
 // more than once: compare lk.Fence or the request's ID where that matters.
 //
@@ -204,7 +206,7 @@ func NewTask[T any](queue *Queue, name string, key func(T) string, handler func(
 	t := &Task[T]{
 		name: name, queue: queue, key: key, handler: handler,
 		cfg: taskConfig{
-			policy: Defer(5 * time.Second), backoff: retry.FullJitter(time.Second, 10*time.Minute), maxAttempts: 25,
+			policy: Defer(5 * time.Second), backoff: defaultBackoff, maxAttempts: 25,
 		},
 	}
 	for _, o := range opts {
@@ -389,14 +391,32 @@ func (t *Task[T]) errorf(verb string, err error) error {
 // work runs a delivery of this task in a worker and settles it, unless nil or a
 // plain error is to settle it.
 func (t *Task[T]) work(ctx context.Context, p *partition, d *listq.Delivery) error {
+	returned := false
 	defer func() {
-		if v := recover(); v != nil {
-			if ctx.Err() == nil {
-				_ = t.failed(ctx, d, fmt.Errorf("panic: %v", v)) // the queue tries again what this could not
-			}
+		v := recover()
+		if returned {
+			return
+		}
+		err := errExited
+		if v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+		if ctx.Err() == nil {
+			_ = t.failed(ctx, d, err) // the queue tries again what this could not
+		}
+		if v != nil {
 			panic(v) // the queue keeps the stack and goes on
 		}
 	}()
+	err := t.run(ctx, p, d)
+	returned = true
+	return err
+}
+
+var errExited = errors.New("handler ended its goroutine (runtime.Goexit)")
+
+// run is work that a handler may leave by a panic or by the end of its goroutine.
+func (t *Task[T]) run(ctx context.Context, p *partition, d *listq.Delivery) error {
 	var v T
 	if err := t.queue.cfg.Codec.Unmarshal(d.Payload, &v); err != nil {
 		return d.Bury(ctx, "undecodable payload: "+err.Error())
@@ -471,7 +491,7 @@ func (t *Task[T]) minds() bool { return !t.cfg.policy.plan().parks || t.cfg.maxD
 
 // failed settles a delivery whose handler failed.
 func (t *Task[T]) failed(ctx context.Context, d *listq.Delivery, err error) error {
-	delay, again := t.cfg.backoff.Next(d.Attempts+1, d.Age())
+	delay, again := t.backoff(ctx, d)
 	delay = max(delay, 0)
 	switch {
 	case !again:
@@ -480,6 +500,18 @@ func (t *Task[T]) failed(ctx context.Context, d *listq.Delivery, err error) erro
 		return d.NackStrict(ctx, delay, t.cfg.maxAttempts, err.Error())
 	}
 	return d.Nack(ctx, delay, t.cfg.maxAttempts, err.Error())
+}
+
+// backoff asks the task's [Backoff]. In place of one that panics the default answers, so
+// that the task's other settings hold.
+func (t *Task[T]) backoff(ctx context.Context, d *listq.Delivery) (delay time.Duration, again bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			t.queue.acq.cfg.Logger.ErrorContext(ctx, "a task's backoff panicked; the default one is taken", "queue", t.queue.name, "task", t.name, "id", d.ID, "panic", v)
+			delay, again = defaultBackoff.Next(d.Attempts+1, d.Age())
+		}
+	}()
+	return t.cfg.backoff.Next(d.Attempts+1, d.Age())
 }
 
 // unavailablePause is how long a request waits whose lock's Redis gave no answer.

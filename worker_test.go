@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -414,18 +415,62 @@ func TestHandlerTimeout(t *testing.T) {
 	})
 }
 
+// The ways in which a handler fails.
+func fails() error  { return errors.New("no") }
+func panics() error { panic("no") }
+func exits() error  { runtime.Goexit(); return nil }
+
+// However a handler fails, and though the task's backoff panics, the request is dead
+// after so many attempts; and until then the default backoff stands in for that one.
+func TestMaxAttemptsHoldsHoweverItFails(t *testing.T) {
+	broken := sidestep.Backoff(retry.BackoffFunc(func(int, time.Duration) (time.Duration, bool) { panic("backoff") }))
+	for name, tt := range map[string]struct {
+		fail func() error
+		opts []sidestep.TaskOption
+	}{
+		"error":                  {fails, nil},
+		"panic":                  {panics, nil},
+		"goexit":                 {exits, nil},
+		"error, broken backoff":  {fails, []sidestep.TaskOption{broken}},
+		"panic, broken backoff":  {panics, []sidestep.TaskOption{broken}},
+		"goexit, broken backoff": {exits, []sidestep.TaskOption{broken, sidestep.StrictOrder()}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				dead := &deaths{}
+				acq := newAcquirer(t, rdb, sidestep.Config{Hooks: dead.hooks()})
+				q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
+				ran := newRuns()
+				task := sidestep.NewTask(q, "t", one("k"), func(ctx context.Context, lk *lock.Lock, v int) error {
+					ran.add(ctx, lk, v)
+					return tt.fail()
+				}, append(tt.opts, sidestep.MaxAttempts(3))...)
+				r := enqueue(t, task, 1)
+				start(t, q)
+				dead.want(t, "q", r.ID, "attempts")
+				time.Sleep(time.Minute)
+				if all := ran.list(); len(all) != 3 || all[2].at > 4*time.Second {
+					t.Errorf("ran %+v, want 3 times, with waits of 1 s and 2 s at most", all)
+				}
+			})
+		})
+	}
+}
+
 // A failed request steps out of its lock's line, unless its task is in strict
 // order.
 func TestOrderAfterAFailure(t *testing.T) {
 	for name, tt := range map[string]struct {
-		opts  []sidestep.TaskOption
-		panic bool
-		want  []int
+		opts []sidestep.TaskOption
+		fail func() error
+		want []int
 	}{
-		"default":       {nil, false, []int{1, 2, 3, 1}},
-		"strict":        {[]sidestep.TaskOption{sidestep.StrictOrder()}, false, []int{1, 1, 2, 3}},
-		"panic":         {nil, true, []int{1, 2, 3, 1}},
-		"strict, panic": {[]sidestep.TaskOption{sidestep.StrictOrder()}, true, []int{1, 1, 2, 3}},
+		"default":        {nil, fails, []int{1, 2, 3, 1}},
+		"strict":         {[]sidestep.TaskOption{sidestep.StrictOrder()}, fails, []int{1, 1, 2, 3}},
+		"panic":          {nil, panics, []int{1, 2, 3, 1}},
+		"strict, panic":  {[]sidestep.TaskOption{sidestep.StrictOrder()}, panics, []int{1, 1, 2, 3}},
+		"goexit":         {nil, exits, []int{1, 2, 3, 1}},
+		"strict, goexit": {[]sidestep.TaskOption{sidestep.StrictOrder()}, exits, []int{1, 1, 2, 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, rdb *redis.Client) {
@@ -435,10 +480,7 @@ func TestOrderAfterAFailure(t *testing.T) {
 				task := sidestep.NewTask(q, "t", one("k"), func(ctx context.Context, lk *lock.Lock, v int) error {
 					ran.add(ctx, lk, v)
 					if v == 1 && sidestep.RequestFrom(ctx).Attempts == 0 {
-						if tt.panic {
-							panic("no")
-						}
-						return errors.New("no")
+						return tt.fail()
 					}
 					return nil
 				}, append(tt.opts, sidestep.Backoff(retry.Constant(20*time.Second)))...)
