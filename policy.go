@@ -54,13 +54,20 @@ type RetryPolicy struct {
 // Retry waits in line for the lock, and gives up with a [*LockedError] when b
 // does. The lock is handed over as soon as it is released; b only says when to
 // look again at the latest, which matters if its holder is no client of this
-// library or died. For short sections. nil is an invalid policy.
+// library or died. For short sections. nil, or a nil
+// [retry.BackoffFunc], is an invalid policy.
 func Retry(b retry.Backoff) RetryPolicy {
 	p := RetryPolicy{backoff: b, text: fmt.Sprintf("retry(%v)", b)}
-	if b == nil {
+	if noBackoff(b) {
 		p.err = fmt.Errorf("%w: Retry with a nil backoff", ErrInvalid)
 	}
 	return p
+}
+
+// noBackoff tells whether b is nil, or a nil function in place of one.
+func noBackoff(b retry.Backoff) bool {
+	f, ok := b.(retry.BackoffFunc)
+	return b == nil || ok && f == nil
 }
 
 // RetryFor waits in line for the lock for up to d, as [Retry] does with a

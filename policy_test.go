@@ -84,6 +84,8 @@ func TestInvalidPoliciesSendNothing(t *testing.T) {
 	bad := []sidestep.Policy{
 		nil,
 		sidestep.Retry(nil),
+		sidestep.Retry(retry.BackoffFunc(nil)),
+		sidestep.Retry(retry.BackoffFunc(nil)).Then(sidestep.Defer(0)),
 		sidestep.RetryFor(-1),
 		sidestep.Retry(nil).Then(sidestep.Defer(0)),
 		sidestep.RetryFor(-1).Then(sidestep.Defer(0)),

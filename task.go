@@ -124,7 +124,7 @@ func WhenLocked(p Policy) TaskOption {
 // request waits for are part of that time: [retry.Within] less than that tries once.
 // Defaults to 1 s doubling up to 10 min, with full jitter. It panics if b is nil.
 func Backoff(b retry.Backoff) TaskOption {
-	if b == nil {
+	if noBackoff(b) {
 		panic("sidestep: Backoff with nil")
 	}
 	return func(c *taskConfig) { c.backoff = b }

@@ -942,6 +942,7 @@ func TestConstructorsPanic(t *testing.T) {
 		"NewTask(nil fn)":    func() { sidestep.NewTask[int](q, "t", one("k"), nil) },
 		"NewTask(taken)":     func() { sidestep.NewTask(q, "taken", one("k"), handler) },
 		"Backoff(nil)":       func() { sidestep.Backoff(nil) },
+		"Backoff(nil func)":  func() { sidestep.Backoff(retry.BackoffFunc(nil)) },
 		"MaxAttempts(-1)":    func() { sidestep.MaxAttempts(-1) },
 		"MaxDeferrals(-1)":   func() { sidestep.MaxDeferrals(-1) },
 		"MaxWait(-1)":        func() { sidestep.MaxWait(-1) },

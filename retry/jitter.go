@@ -18,7 +18,7 @@ import (
 // With 0.5 around [Exponential] it is "Equal Jitter" of Marc Brooker,
 // "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
 func Jitter(b Backoff, fraction float64) Backoff {
-	if b == nil {
+	if none(b) {
 		panic("retry: Jitter of a nil Backoff")
 	}
 	if !(fraction >= 0 && fraction <= 1) { // so that NaN is refused too

@@ -10,7 +10,7 @@ import (
 // and two delays, with 1 there is no retry at all. It panics if b is nil or
 // tries is less than 1; there is no number for "unlimited", which is b itself.
 func Limit(b Backoff, tries int) Backoff {
-	if b == nil {
+	if none(b) {
 		panic("retry: Limit of a nil Backoff")
 	}
 	if tries < 1 {
@@ -49,7 +49,7 @@ func (l limit) String() string {
 // a context. In a queue it counts from when the request was accepted. Zero gives up after the first try. It panics if b is nil or d is
 // negative.
 func Within(b Backoff, d time.Duration) Backoff {
-	if b == nil {
+	if none(b) {
 		panic("retry: Within of a nil Backoff")
 	}
 	if d < 0 {

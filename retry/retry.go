@@ -27,6 +27,12 @@ func (f BackoffFunc) Next(attempt int, elapsed time.Duration) (time.Duration, bo
 	return f(attempt, elapsed)
 }
 
+// none tells whether b is nil, or a function that is.
+func none(b Backoff) bool {
+	f, ok := b.(BackoffFunc)
+	return b == nil || ok && f == nil
+}
+
 // String returns "func": what a function does cannot be printed.
 func (f BackoffFunc) String() string { return "func" }
 

@@ -277,11 +277,14 @@ func TestPanics(t *testing.T) {
 		{"retry: FullJitter with base -1ms, which is not positive", func() { retry.FullJitter(-ms, ms) }},
 		{"retry: DecorrelatedJitter with max 0s, which is less than base 1ms", func() { retry.DecorrelatedJitter(ms, 0) }},
 		{"retry: Jitter of a nil Backoff", func() { retry.Jitter(nil, 0.5) }},
+		{"retry: Jitter of a nil Backoff", func() { retry.Jitter(retry.BackoffFunc(nil), 0.5) }},
 		{"retry: Jitter by the fraction 1.5, which is not from 0 to 1", func() { retry.Jitter(c, 1.5) }},
 		{"retry: Jitter by the fraction NaN, which is not from 0 to 1", func() { retry.Jitter(c, math.NaN()) }},
 		{"retry: Limit of a nil Backoff", func() { retry.Limit(nil, 1) }},
+		{"retry: Limit of a nil Backoff", func() { retry.Limit(retry.BackoffFunc(nil), 1) }},
 		{"retry: Limit to 0 tries, which is less than 1", func() { retry.Limit(c, 0) }},
 		{"retry: Within of a nil Backoff", func() { retry.Within(nil, ms) }},
+		{"retry: Within of a nil Backoff", func() { retry.Within(retry.BackoffFunc(nil), ms) }},
 		{"retry: Within a negative duration -1ms", func() { retry.Within(c, -ms) }},
 	} {
 		if got := panics(tt.fn); got != tt.want {
