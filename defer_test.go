@@ -453,6 +453,43 @@ func TestTwoQueuesOfOneAcquirer(t *testing.T) {
 	})
 }
 
+// Votes of a quorum that are split, such as by a process that died while it acquired,
+// refuse who tries and are looked at again, but cost no further tries: those are
+// counted. When they are gone, of which nobody tells, the request runs.
+func TestSplitVotesAreWaitedFor(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		t.Run(fmt.Sprint("taken back ", gone), func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				a, b := redistest.Mini(t), redistest.Mini(t)
+				c, cut := severed(t, redistest.Mini(t))
+				cut.Store(true)
+				l := lock.NewQuorum([]redis.UniversalClient{a, b, c}, lock.Config{})
+				t.Cleanup(func() { l.Close() })
+				acq := sidestep.New(l, sidestep.Config{})
+				q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
+				ran := newRuns()
+				task := sidestep.NewTask(q, "t", one("k"), ran.handler(), sidestep.MaxDeferrals(5))
+				ends := 10 * time.Second
+				hold(t, a, "k", lock.WithTTL(ends))
+				deferred(t, task, 1, sidestep.Defer(time.Hour))
+				start(t, q)
+				if gone {
+					ends = time.Second
+					time.Sleep(ends)
+					a.Del(t.Context(), "k")
+				}
+				r := ran.within(t, 1, time.Minute)[0]
+				if late := r.at - ends; late < 0 || late > 200*time.Millisecond {
+					t.Errorf("the request ran %v after the votes were gone", late)
+				}
+				if r.request.Deferrals > 2 {
+					t.Errorf("%d deferrals, want no more than those of the call and its first look", r.request.Deferrals)
+				}
+			})
+		})
+	}
+}
+
 // Two queues of one name, on two servers: the worker of one skips its own queue, and must
 // not skip the other, which the lock calls by the same name.
 func TestTwoQueuesOfOneName(t *testing.T) {

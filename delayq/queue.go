@@ -28,7 +28,8 @@ var ErrUnknown = listq.ErrUnknown
 // Looker looks at locks. A [github.com/sidestep-go/sidestep/lock.Locker] is one.
 type Looker interface {
 	// Look tells whether the lock is held, and if so, for how much longer unless
-	// it is extended. In the same step it registers the queue, by its key, to be
+	// it is extended: a tenth of a second or less if its end may be announced to
+	// nobody. In the same step it registers the queue, by its key, to be
 	// named to whoever releases the lock.
 	Look(ctx context.Context, name, queue string) (left time.Duration, held bool, err error)
 }
@@ -173,19 +174,34 @@ func (q *Queue) DelayDelivery(ctx context.Context, d *listq.Delivery, after time
 
 // Register closes the gap between meeting a held lock and parking. It looks at the
 // lock and registers the queue with it, in one step: its release will then tell.
-// If the lock is free by now, the oldest request in line gets its turn at once.
+// If the lock is free by now, the oldest request in line gets its turn at once; if its
+// lease is about to end, the lock is looked at then.
 func (q *Queue) Register(ctx context.Context, looker Looker, lock string) error {
 	if looker == nil {
 		return fmt.Errorf("delayq: look at lock %q for %q: %w: nil Looker", lock, q.list.Name(), listq.ErrInvalid)
 	}
-	_, held, err := looker.Look(ctx, lock, q.list.Key())
-	if err != nil {
+	left, held, err := looker.Look(ctx, lock, q.list.Key())
+	switch {
+	case err != nil:
 		return fmt.Errorf("delayq: look at lock %q for %q: %w", lock, q.list.Name(), err)
+	case !held:
+		return q.Hint(ctx, lock)
+	case left <= soon:
+		return q.rearm(ctx, lock, left)
 	}
-	if held {
-		return nil
+	return nil
+}
+
+// soon is within which the end of a lease is not left to its holder to announce.
+const soon = 100 * time.Millisecond
+
+// rearm makes the probe of a held lock due when its lease may be over.
+func (q *Queue) rearm(ctx context.Context, lock string, left time.Duration) error {
+	left = min(max(left, 0), time.Minute) + rand.N(10*time.Millisecond) + time.Millisecond
+	if err := q.script.Rearm(ctx, lock, left); err != nil {
+		return fmt.Errorf("delayq: set the probe of %q in %q: %w", lock, q.list.Name(), err)
 	}
-	return q.Hint(ctx, lock)
+	return nil
 }
 
 // Hint tells the queue that a lock may be free. It may be repeated.
@@ -221,11 +237,7 @@ func (q *Queue) Probe(ctx context.Context, looker Looker, lock string) error {
 	if !held {
 		return q.Hint(ctx, lock)
 	}
-	left = min(max(left, 0), time.Minute) + rand.N(10*time.Millisecond) + time.Millisecond
-	if err := q.script.Rearm(ctx, lock, left); err != nil {
-		return fmt.Errorf("delayq: set the probe of %q in %q: %w", lock, q.list.Name(), err)
-	}
-	return nil
+	return q.rearm(ctx, lock, left)
 }
 
 // Cancel drops a request, wherever it is, and tells whether it was there. A

@@ -357,6 +357,11 @@ const lookFloor = 12 * time.Hour
 // the holder's lease, or the claim lease if that has no end. If the lock is
 // free, nothing is registered.
 //
+// In a quorum a lock is free if a majority of the nodes say so. If there is neither such
+// a majority nor one that names the same holder, a try would be refused: then Look says
+// that it is held, and left is a tenth of a second at most, since nobody announces the
+// end of that: look again.
+//
 // A registration lasts until a release reports it, or for a day, or for twice the
 // holder's remaining lease if that is longer. Look takes one round trip.
 func (l *Locker) Look(ctx context.Context, name, queue string) (left time.Duration, held bool, err error) {

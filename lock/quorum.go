@@ -23,7 +23,9 @@ import (
 //   - whoever is refused takes back at once the votes that it did get; of several
 //     that try in the same moment all may be refused, though none gets the lock;
 //   - [Locker.Look] and [Locker.Inspect] believe a majority that names the same
-//     holder, and say that a lock is free if there is none.
+//     holder. If there is none, Inspect says that the lock is free, and Look does if a
+//     majority of the nodes are free: else whoever tried would be refused, and it says
+//     that the lock is held, for a tenth of a second at most.
 //
 // The nodes must not replicate each other. A node that restarts without its data
 // must stay away for the longest TTL in use, or two can hold one lock; fences
@@ -340,16 +342,28 @@ func (q *quorum) look(ctx context.Context, k *keys, queue string, floor time.Dur
 		}
 		return t
 	}
-	votes := r.until(q.l.cfg.NodeTimeout, func(votes []vote[lookReply]) bool { return q.settled(names(votes)) })
+	votes := r.until(q.l.cfg.NodeTimeout, func(votes []vote[lookReply]) bool {
+		t := names(votes)
+		_, _, n := t.most()
+		return n >= q.majority || t.free >= q.majority
+	})
 	if bad := failures(votes); len(bad) > len(votes)-q.majority {
 		return lookReply{}, q.short(bad)
 	}
 	t := names(votes)
-	if value, left, n := t.most(); n >= q.majority {
+	value, left, n := t.most()
+	switch {
+	case n >= q.majority:
 		return lookReply{held: true, left: left, value: value}, nil
+	case t.free >= q.majority:
+		return lookReply{}, nil
 	}
-	return lookReply{}, nil
+	// Split. An acquire would be refused, and who takes votes back announces nothing.
+	return lookReply{held: true, left: t.soonest(splitTime), value: value}, nil
 }
+
+// splitTime is how long votes that are split are taken to stay so.
+const splitTime = 100 * time.Millisecond
 
 // settled reports whether a majority names the same holder, or none can.
 func (q *quorum) settled(t tally) bool {
@@ -466,6 +480,16 @@ func (t *tally) most() (value string, left time.Duration, n int) {
 		}
 	}
 	return value, left, n
+}
+
+// soonest is the least that a node says is left to a holder, or limit if that is less.
+func (t *tally) soonest(limit time.Duration) time.Duration {
+	for _, h := range t.by {
+		if h.left >= 0 {
+			limit = min(limit, h.left)
+		}
+	}
+	return limit
 }
 
 // count counts the nodes whose answer is yes, and those whose answer is not.

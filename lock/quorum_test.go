@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -534,6 +535,73 @@ func TestQuorumExclusion(t *testing.T) {
 			return err == nil && !st.Held && st.Waiters == 0
 		})
 	})
+}
+
+// Look says that a lock is free if an acquire could get a majority, and, while the votes
+// are split, that it is held, for a moment.
+func TestQuorumLookAtSplitVotes(t *testing.T) {
+	const moment = 100 * time.Millisecond
+	for _, c := range []struct {
+		votes string // each node's: a holder, "." none, "!" the node is down
+		held  bool
+		most  time.Duration // of what is left, and more than nothing
+	}{
+		{"...", false, 0},
+		{"..a", false, 0},
+		{"..!", false, 0},
+		{"aa.", true, time.Minute},
+		{"aa!", true, time.Minute},
+		{"ab.", true, moment},
+		{"abc", true, moment},
+		{"a.!", true, moment},
+		{"ab!", true, moment},
+		{"s.!", true, 50 * time.Millisecond},
+		{"e.!", true, moment},
+		{"aa..", true, moment}, // of which an acquire would get two
+		{"a...", false, 0},
+		{"aa..!", true, moment},
+	} {
+		t.Run(c.votes, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var nodes []*redis.Client
+				for _, vote := range c.votes {
+					rdb := redistest.Mini(t)
+					lasts := time.Minute
+					switch vote {
+					case '!':
+						rdb.AddHook(hook{process: func(_ context.Context, cmd redis.Cmder, _ redis.ProcessHook) error {
+							err := &net.OpError{Op: "dial", Err: net.ErrClosed}
+							cmd.SetErr(err)
+							return err
+						}})
+					case 's': // which is about to end
+						lasts = 50 * time.Millisecond
+					case 'e': // which has no end
+						lasts = 0
+					}
+					if vote != '.' && vote != '!' {
+						if err := rdb.Set(t.Context(), "x", string(vote), lasts).Err(); err != nil {
+							t.Fatal(err)
+						}
+					}
+					nodes = append(nodes, rdb)
+				}
+				l := lock.NewQuorum(universal(nodes), lock.Config{})
+				defer l.Close()
+				left, held, err := l.Look(t.Context(), "x", "q")
+				if err != nil || held != c.held || left > c.most || held && left < c.most/2 {
+					t.Errorf("Look = %v, %v, %v, want %v, for %v", left, held, err, c.held, c.most)
+				}
+				lk, err := l.TryAcquire(t.Context(), "x")
+				if refused := errors.Is(err, lock.ErrLocked); refused != c.held {
+					t.Errorf("TryAcquire = %v, and Look says that it is held: %v", err, c.held)
+				}
+				if err == nil {
+					release(t, lk)
+				}
+			})
+		})
+	}
 }
 
 // A redsync mutex over the same nodes and a lock exclude each other.

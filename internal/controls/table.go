@@ -1315,7 +1315,7 @@ var controls = []Control{
 	},
 	{
 		"look-promotes-nobody", "who parked and finds the lock free promotes", "delayq/queue.go",
-		"	if held {\n		return nil\n	}\n	return q.Hint(ctx, lock)", "	if held {\n		return nil\n	}\n	return nil",
+		"	case !held:\n		return q.Hint(ctx, lock)\n", "	case !held:\n		return nil\n",
 		[]string{"delayq:TestRegisterClosesTheGap"},
 	},
 	{
