@@ -1496,6 +1496,46 @@ var controls = []Control{
 		[]string{".:TestLostReleaseTellsTheQueues"},
 	},
 	{
+		"lost-relay-tells-nobody", "so does the command of a relay whose answer was lost", "lock/relay.go",
+		"		lost = !r.released", "		lost = false",
+		[]string{"lock:TestLostAnswerOfARelayIsReported"},
+	},
+	{
+		"lost-drop-tells-nobody", "and what gives back a lock that was passed on", "lock/relay.go",
+		"		if covered && !r.released {", "		if covered && false {",
+		[]string{"lock:TestLostAnswerOfARelayIsReported"},
+	},
+	{
+		"early-release-told-late", "a release from within its section tells at once", "lock/lock.go",
+		"	if !held {\n		lk.taken = false", "	if false {\n		lk.taken = false",
+		[]string{".:TestEarlyReleaseTellsTheQueues"},
+	},
+	{
+		"namesake-not-told", "a worker tells a queue that has the name of its own", "sidestep.go",
+		"own != nil && sameQueue(q, own)", "own != nil && name == own.List().Key()",
+		[]string{".:TestTwoQueuesOfOneName"},
+	},
+	{
+		"line-past-a-namesake", "nothing is passed on past another queue of the same name", "task.go",
+		" && a.alone(p.delay),", ",",
+		[]string{".:TestLineOfTwoQueuesOfOneName"},
+	},
+	{
+		"exit-by-the-queue", "a handler that ends its goroutine fails by the task's rules", "task.go",
+		"		if returned {\n", "		if returned || v == nil {\n",
+		[]string{".:TestMaxAttemptsHoldsHoweverItFails"},
+	},
+	{
+		"split-is-free", "a lock whose votes are split is not free", "lock/quorum.go",
+		"	case t.free >= q.majority:\n", "	case n < q.majority:\n",
+		[]string{"lock:TestQuorumLookAtSplitVotes"},
+	},
+	{
+		"split-unwatched", "who parked looks again at a lease that is about to end", "delayq/queue.go",
+		"	case left <= soon:\n", "	case false:\n",
+		[]string{".:TestSplitVotesAreWaitedFor"},
+	},
+	{
 		"own-repetition", "a request that got its ID in the call is no duplicate", "task.go",
 		"	return req, c.named, t.queue", "	return req, true, t.queue",
 		[]string{".:TestOwnRepetitionIsNoDuplicate"},
