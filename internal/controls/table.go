@@ -1100,7 +1100,7 @@ var controls = []Control{
 	},
 	{
 		"lost-claim-kept", "a stopping feeder hands back a claim whose reply was lost", "listq/feed.go",
-		"		if f.failures[i] == 0 {", "		if true {",
+		"		if f.failures[i] == 0 || f.handler == nil {", "		if true {",
 		[]string{"listq:TestStoppingHandsBackALostClaim"},
 	},
 	{
@@ -1472,7 +1472,7 @@ var controls = []Control{
 	},
 	{
 		"lost-answer-no-slot", "what a lost answer held is asked for although no slot is free", "listq/feed.go",
-		"	if f.failures[lane0] > 0 {\n		n = max(n, 1) // for what the lost answer held\n	}\n", "",
+		"	if f.failures[lane0] > 0 && f.handler != nil {\n		n = max(n, 1) // for what the lost answer held\n	}\n", "",
 		[]string{"listq:TestLostAnswerAndThenNoFreeSlot"},
 	},
 	{
@@ -1587,7 +1587,7 @@ var controls = []Control{
 	},
 	{
 		"lane-not-left", "a consumer that ends asks for what lost answers to either lane held", "listq/feed.go",
-		"		if f.failures[i] == 0 {", "		if f.failures[i] == 0 || i == lane1 {",
+		"		if f.failures[i] == 0 || f.handler == nil {", "		if f.failures[i] == 0 || f.handler == nil || i == lane1 {",
 		[]string{"listq:TestLostAnswerOfTheSecondLane"},
 	},
 	{
