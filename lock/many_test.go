@@ -61,7 +61,7 @@ func (a *amid) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return next(ctx, cmd)
 		}
 		a.calls++
-		before := redis.NewCmd(ctx, "evalsha", attempts.NewWord(aloneScripts.acquire.sum), "2", "before", "{before}:fence", fmt.Sprint("v", a.calls), 1000, 60_000)
+		before := redis.NewCmd(ctx, "evalsha", attempts.NewWord(aloneScripts.acquire.sum), "2", "before", "{before}:fence", fmt.Sprint("v", a.calls), 60_000, 60_000)
 		after := redis.NewCmd(ctx, "evalsha", attempts.NewWord(aloneScripts.release.sum), "4", "before", "{before}:fence", "{before}:line", "{before}:parked", fmt.Sprint("v", a.calls), 60_000)
 		switch rest := a.n.many.run(ctx, []*redis.Cmd{before, own, after}); {
 		case len(rest) == 1 && rest[0] == own:
