@@ -1,0 +1,5 @@
+//go:build !race
+
+package sidestep_test
+
+const raceEnabled = false
