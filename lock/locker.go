@@ -223,7 +223,7 @@ func (l *Locker) tell(k *keys, queues []string, lost bool) {
 //
 // fn gets the lock's name, and no queues if their names may have been lost with an
 // answer that did not come, as [Lock.ReportLost] tells: then whatever queue may wait for
-// the lock should be told. It run on a goroutine of the Locker, which Close
+// the lock should be told. It runs on a goroutine of the Locker, which Close
 // waits for; several may run at once. Further functions are called as well. A
 // nil fn panics.
 func (l *Locker) OnFreed(fn func(name string, queues []string)) {
