@@ -131,7 +131,7 @@ func ExampleQueue_Revive() {
 	go func() { // the operator
 		e := <-died
 		fmt.Printf("%s is dead: %s\n", e.ID, e.Reason)
-		ok, err := q.Revive(ctx, e.ID) // after the fault was repaired
+		ok, err := q.Revive(context.Background(), e.ID) // after the fault was repaired; ctx may end before the answer
 		if !ok || err != nil {
 			fmt.Println("not revived:", err)
 			stop()
