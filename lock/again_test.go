@@ -3,7 +3,6 @@ package lock_test
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -39,26 +38,25 @@ func TestLostReplyBeforeAnErrorIsAmbiguous(t *testing.T) {
 			look := newLocker(t, rdb, lock.Config{})
 			release(t, take(t, look, "x")) // so that the scripts are known
 
-			opts := srv.Options()
-			opts.MaxRetries, opts.DialerRetries = 1, 1
-			var armed, lost atomic.Bool
-			dial := opts.Dialer
-			opts.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-				if lost.Load() {
-					if err := second(srv); err != nil {
-						return nil, err
+			var lost atomic.Bool
+			bad, f := faulty(t, rdb, func(o *redis.Options) {
+				o.MaxRetries, o.DialerRetries = 1, 1
+				dial := o.Dialer
+				o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					if lost.Load() {
+						if err := second(srv); err != nil {
+							return nil, err
+						}
 					}
+					return dial(ctx, network, addr)
 				}
-				c, err := dial(ctx, network, addr)
-				return &losing{Conn: c, armed: &armed, lost: &lost}, err
-			}
-			bad := redis.NewClient(opts)
-			t.Cleanup(func() { bad.Close() })
+			})
 			l := lock.New(bad, lock.Config{})
+			lose := func() { lost.Store(true); f.lose.Store(1) } // the next answer, for which there is a connection
 			heal := func() { lost.Store(false); srv.SetError("") }
 
 			release(t, take(t, l, "warm")) // so that there is a connection
-			armed.Store(true)
+			lose()
 			_, err := l.TryAcquire(t.Context(), "x")
 			heal()
 			if !errors.Is(err, lock.ErrUnavailable) || !errors.Is(err, lock.ErrAmbiguous) {
@@ -67,7 +65,7 @@ func TestLostReplyBeforeAnErrorIsAmbiguous(t *testing.T) {
 			waitFor(t, func() bool { st, err := look.Inspect(t.Context(), "x"); return err == nil && !st.Held })
 
 			lk := take(t, l, "y")
-			armed.Store(true)
+			lose()
 			err = lk.Release(t.Context())
 			heal()
 			if !errors.Is(err, lock.ErrAmbiguous) {
@@ -76,26 +74,4 @@ func TestLostReplyBeforeAnErrorIsAmbiguous(t *testing.T) {
 			l.Close()
 		})
 	}
-}
-
-// losing is a connection that breaks instead of bringing the next answer.
-type losing struct {
-	net.Conn
-	armed, lost *atomic.Bool
-	gone        atomic.Bool
-}
-
-func (c *losing) Read(b []byte) (int, error) {
-	if c.gone.Load() {
-		return 0, io.EOF
-	}
-	n, err := c.Conn.Read(b)
-	if c.armed.CompareAndSwap(true, false) {
-		c.lost.Store(true)
-		c.gone.Store(true)
-	}
-	if c.gone.Load() {
-		return 0, io.EOF
-	}
-	return n, err
 }
