@@ -113,7 +113,7 @@ func TestMoveLeasesNothing(t *testing.T) {
 		rdb, mover := srv.Client(), srv.Client()
 		defer rdb.Close()
 		defer mover.Close()
-		mover.AddHook(loseReply{})
+		mover.AddHook(loseScripts{})
 		q := listq.New(rdb, "q", listq.Config{})
 		push(t, q, &listq.Request{ID: "x"})
 		ctx, stop := context.WithCancel(t.Context())
@@ -171,6 +171,20 @@ func TestSettlementThatFailedIsNoSuccess(t *testing.T) {
 			t.Errorf("%s (%v), want dead", r.Place, err)
 		}
 	})
+}
+
+// loseScripts loses the answers to all scripts.
+type loseScripts struct{ refuse }
+
+func (loseScripts) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if strings.HasPrefix(cmd.Name(), "eval") && !redis.HasErrorPrefix(err, "NOSCRIPT") {
+			err = errLost
+			cmd.SetErr(err)
+		}
+		return err
+	}
 }
 
 // refuse answers commands whose context has the key with an error that stays.

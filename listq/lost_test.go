@@ -10,7 +10,7 @@ import (
 
 type redisHook = redis.Hook
 
-// loseReply loses the answers to commands whose context has the key; nil: to all.
+// loseReply loses the answers to commands whose context has the key.
 type loseReply struct{ key any }
 
 var errLost = errors.New("connection lost")
@@ -22,7 +22,7 @@ func (loseReply) DialHook(next redis.DialHook) redis.DialHook {
 func (h loseReply) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
-		if (h.key == nil || ctx.Value(h.key) != nil) && !redis.HasErrorPrefix(err, "NOSCRIPT") {
+		if ctx.Value(h.key) != nil && !redis.HasErrorPrefix(err, "NOSCRIPT") {
 			err = errLost
 			cmd.SetErr(err)
 		}

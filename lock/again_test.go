@@ -62,7 +62,9 @@ func TestLostReplyBeforeAnErrorIsAmbiguous(t *testing.T) {
 			if !errors.Is(err, lock.ErrUnavailable) || !errors.Is(err, lock.ErrAmbiguous) {
 				t.Errorf("TryAcquire = %v, want ErrAmbiguous", err)
 			}
-			waitFor(t, func() bool { st, err := look.Inspect(t.Context(), "x"); return err == nil && !st.Held })
+			l.Close() // waits for the clean-up
+			wantHeld(t, look, "x", false)
+			l = lock.New(bad, lock.Config{})
 
 			lk := take(t, l, "y")
 			lose()
