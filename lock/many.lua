@@ -1,15 +1,51 @@
--- many: acquires and releases of several callers in one script: one after the other, each with
--- keys and arguments of its own, and as if it had been sent by itself.
--- KEYS those of each call, in turn
--- ARGV per call: a head, then its arguments. The head is "a" for acquire or "r" for release, and
--- then the numbers of its keys and of its arguments, a digit each
+-- many: acquires and releases of several callers in one script: as if each had been sent by itself,
+-- but that all see one time. Those of one kind make a group, in which what they have in common is said
+-- once, and asked for once.
+-- KEYS per group: its locks, then their fences, their lines, and the sets of parked queues; of a try no
+-- lines, and no sets of who does not ask for those queues
+-- ARGV per group: a head, the number n of calls, what they have in common; n values; n entries, if any.
+-- The head is "a" for acquires or "r" for releases, and then a digit each: of how many keys a call is,
+-- and of how many of values and entries. In common have acquires lease, margin, block, and claim, and
+-- releases the margin
 -- returns per call what its script does | false if that failed: it is to be sent by itself
-local out, n, k, a = {}, 0, 0, 1
-while ARGV[a] do
-  local what, keys, args = string.byte(ARGV[a], 1, 3)
-  keys, args = keys - 48, args - 48
-  local ok, said = pcall(what == 97 and acquire or release, {unpack(KEYS, k + 1, k + keys)}, {unpack(ARGV, a + 1, a + args)})
-  n, k, a = n + 1, k + keys, a + 1 + args
-  out[n] = ok and said or false
+local out, calls, key, arg = {}, 0, 0, 1
+while ARGV[arg] do
+  local what, keys, own = string.byte(ARGV[arg], 1, 3)
+  local acquires, n, common = what == 97, tonumber(ARGV[arg + 1]), arg + 1
+  local value = common + (acquires and 4 or 1)
+  keys, own = keys - 48, own - 48
+
+  local function alone(i)
+    local ks, entry = {}, own == 2 and ARGV[value + n + i] or nil
+    for j = 1, keys do ks[j] = KEYS[key + (j - 1) * n + i] end
+    if not acquires then return release(ks, {ARGV[value + i], ARGV[common + 1], entry}) end
+    return acquire(ks, {ARGV[value + i], ARGV[common + 1], ARGV[common + 2], ARGV[common + 3], entry, ARGV[common + 4]})
+  end
+
+  -- The shortcut of all of them: nobody waits for any.
+  local short
+  if keys == 2 or redis.pcall('EXISTS', unpack(KEYS, key + 2 * n + 1, key + keys * n)) == 0 then
+    if not acquires then
+      short = function(lock, _, value)
+        return redis.pcall('GET', lock) == value and redis.pcall('DEL', lock)
+      end
+    elseif take then
+      local lease, margin, k = ARGV[common + 1], tonumber(ARGV[common + 2]), tonumber(ARGV[common + 3])
+      local last = time[1] * 1000000 + time[2] + k - 1
+      local said = string.format('%.0f', last)
+      short = function(lock, fence, value) return take(lock, fence, value, lease, margin, k, last, said) end
+    end
+  end
+
+  for i = 1, n do
+    local said = short and short(KEYS[key + i], KEYS[key + n + i], ARGV[value + i])
+    if type(said) ~= 'number' then
+      local ok
+      ok, said = pcall(alone, i)
+      said = ok and said or false
+    end
+    out[calls + i] = said
+  end
+  calls, key, arg = calls + n, key + keys * n, value + own * n + 1
 end
 return out

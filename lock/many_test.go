@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,8 @@ func eachWay(t *testing.T, fn func(t *testing.T, rdb *redis.Client, n *single)) 
 	})
 }
 
-// amid puts each acquire and release between two of other locks.
+// amid puts each acquire and release amid two of the same kind and two of another, all
+// of other locks.
 type amid struct {
 	n     *single
 	calls int
@@ -57,17 +59,17 @@ func (a *amid) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		if !ok || cmd.Name() != "evalsha" {
 			return next(ctx, cmd)
 		}
-		if _, _, head := a.n.many.parts(own); head == nil {
+		kind, ok := a.n.many.kindOf(own)
+		if !ok {
 			return next(ctx, cmd)
 		}
 		a.calls++
-		before := redis.NewCmd(ctx, "evalsha", attempts.NewWord(aloneScripts.acquire.sum), "2", "before", "{before}:fence", fmt.Sprint("v", a.calls), 60_000, 60_000)
-		after := redis.NewCmd(ctx, "evalsha", attempts.NewWord(aloneScripts.release.sum), "4", "before", "{before}:fence", "{before}:line", "{before}:parked", fmt.Sprint("v", a.calls), 60_000)
-		switch rest := a.n.many.run(ctx, []*redis.Cmd{before, own, after}); {
-		case len(rest) == 1 && rest[0] == own:
-			return next(ctx, cmd)
-		case len(rest) > 0:
-			return fmt.Errorf("%d commands were left over", len(rest))
+		v := fmt.Sprint("v", a.calls)
+		before, after := acquireOf(ctx, "before", v, 60_000), releaseOf(ctx, "before", v)
+		twins := []*redis.Cmd{twin(own, kind, fmt.Sprint("twin:", a.calls)), twin(own, kind, fmt.Sprint("other twin:", a.calls))}
+		rest := a.n.many.run(ctx, []*redis.Cmd{before, twins[0], own, twins[1]})
+		if more := a.n.many.run(ctx, []*redis.Cmd{after, releaseOf(ctx, "nobody's", v)}); len(more) > 0 {
+			return fmt.Errorf("%d commands were left over", len(more))
 		}
 		if f, err := before.Int64(); err != nil || f == 0 {
 			return fmt.Errorf("before it: %v, %w", f, err)
@@ -75,8 +77,42 @@ func (a *amid) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		if n, err := after.Int64(); err != nil || n != 1 {
 			return fmt.Errorf("after it: %v, %w", n, err)
 		}
-		return own.Err()
+		for _, c := range twins {
+			if n, err := c.Int64(); err != nil || (n == 0) != kind.release {
+				return fmt.Errorf("its twin: %v, %w", n, err)
+			}
+		}
+		switch {
+		case len(rest) == 0:
+			return own.Err()
+		case len(rest) == 1 && rest[0] == own:
+			return next(ctx, cmd)
+		default:
+			return fmt.Errorf("%d commands were left over", len(rest))
+		}
 	}
+}
+
+// twin is a command of the same kind, of a lock that nobody holds.
+func twin(own *redis.Cmd, kind kind, name string) *redis.Cmd {
+	args := slices.Clone(own.Args())
+	k := keysOf("", name)
+	for i, key := range []any{&k.lock, &k.fence, &k.line, &k.parked}[:kind.keys] {
+		args[3+i] = key
+	}
+	value := "value of " + name
+	args[3+kind.keys] = &value
+	return redis.NewCmd(context.Background(), args...)
+}
+
+func acquireOf(ctx context.Context, name, value string, lease int64) *redis.Cmd {
+	k, margin := keysOf("", name), int64(60_000)
+	return redis.NewCmd(ctx, "evalsha", attempts.NewWord(aloneScripts.acquire.sum), "2", &k.lock, &k.fence, &value, &lease, &margin)
+}
+
+func releaseOf(ctx context.Context, name, value string) *redis.Cmd {
+	k, margin := keysOf("", name), int64(60_000)
+	return redis.NewCmd(ctx, "evalsha", attempts.NewWord(aloneScripts.release.sum), "4", &k.lock, &k.fence, &k.line, &k.parked, &value, &margin)
 }
 
 // sent is a client's commands, and what to do with them.
@@ -122,7 +158,7 @@ func (s *sent) repeats(cmds ...redis.Cmder) {
 func TestTogether(t *testing.T) {
 	refuse := func(prefix string) func(redis.Cmder, func() error) error {
 		return func(cmd redis.Cmder, next func() error) error {
-			if cmd.Args()[2] == 6 {
+			if cmd.Args()[2] == 6 { // keys
 				err := serverError(prefix + " it does not want to")
 				cmd.SetErr(err)
 				return err
@@ -175,7 +211,7 @@ func TestTogether(t *testing.T) {
 					for i := range 3 + tt.others {
 						k := keysOf("", fmt.Sprint(i))
 						if i < 3 {
-							cmds = append(cmds, redis.NewCmd(t.Context(), "evalsha", attempts.NewWord(aloneScripts.acquire.sum), "2", &k.lock, &k.fence, fmt.Sprint("v", round), 1000, 60_000))
+							cmds = append(cmds, acquireOf(t.Context(), fmt.Sprint(i), fmt.Sprint("v", round), 1000))
 						} else {
 							cmds = append(cmds, redis.NewCmd(t.Context(), "evalsha", lookScript.sha, "2", &k.lock, &k.parked, "q", 1000))
 						}

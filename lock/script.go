@@ -24,6 +24,10 @@ var (
 	preludeLua string
 	//go:embed trylock.lua
 	tryLockLua string
+	//go:embed take.lua
+	takeLua string
+	//go:embed mark.lua
+	markLua string
 	//go:embed acquire.lua
 	acquireLua string
 	//go:embed extend.lua
@@ -74,18 +78,24 @@ type scripts struct{ acquire, release, many, revoke *script }
 
 var (
 	aloneScripts = newScripts(
-		newScript(tryLockLua, preludeLua, acquireLua),
+		marking(takeLua),
+		newScript(marking(tryLockLua), preludeLua, acquireLua),
 		newScript(unlockLua, preludeLua, releaseLua),
 		newScript(preludeLua, revokeLua))
 	quorumScripts = newScripts(
+		"local take\n", // a vote has no shortcut
 		newScript(preludeLua, quorumLua, voteLua),
 		newScript(unlockLua, preludeLua, quorumLua, releaseLua),
 		newScript(preludeLua, quorumLua, revokeLua))
 )
 
-func newScripts(acquire, release, revoke *script) scripts {
-	return scripts{acquire: acquire, release: release, many: newMany(acquire, release), revoke: revoke}
+func newScripts(take string, acquire, release, revoke *script) scripts {
+	return scripts{acquire: acquire, release: release, many: newMany(take, acquire, release), revoke: revoke}
 }
+
+// marking puts mark.lua where a script says so: a function would cost as much as a
+// command.
+func marking(lua string) string { return strings.Replace(lua, "-- mark\n", markLua, 1) }
 
 // script is one Lua script: its text without comments, and its digest.
 type script struct {
