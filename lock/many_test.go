@@ -102,6 +102,10 @@ func twin(own *redis.Cmd, kind kind, name string) *redis.Cmd {
 	}
 	value := "value of " + name
 	args[3+kind.keys] = &value
+	if kind.own == 2 {
+		entry := "1000 1 1 c" + value
+		args[3+kind.keys+kind.place(1)] = &entry
+	}
 	return redis.NewCmd(context.Background(), args...)
 }
 

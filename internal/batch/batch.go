@@ -3,8 +3,9 @@
 //
 // Nothing waits as long as few exchanges are under way: each is sent by its own
 // caller, as it comes. Who comes while they are stands in line, and when one of
-// them ends the first in line sends all that stand there. So what is sent at once
-// grows with the load by itself, and a caller that is alone pays nothing.
+// them ends, or enough have come, the first in line sends all that stand there. So
+// what is sent at once grows with the load by itself, and a caller that is alone pays
+// nothing.
 package batch
 
 import (
@@ -45,6 +46,7 @@ type Room[T any] struct {
 	mu      sync.Mutex // guards the fields below
 	room    int        // how many exchanges may be under way
 	under   int        // how many are
+	items   int        // and of how many items
 	line    []*waiter[T]
 	timer   *time.Timer // runs while somebody stands in line
 	spare   []*waiter[T]
@@ -75,13 +77,13 @@ func New[T any](send func(ctx context.Context, items []T), weight func(item T) i
 // and calls Leave with what Enter returned, whatever happens; if not, it calls Join.
 func (r *Room[T]) Enter() (began time.Time, ok bool) {
 	r.mu.Lock()
-	if r.under >= r.room {
-		r.mu.Unlock()
-		return began, false
+	if ok = r.fits(1); ok {
+		r.under++
+		r.items++
+		began = time.Now()
 	}
-	r.under++
 	r.mu.Unlock()
-	return time.Now(), true
+	return began, ok
 }
 
 // Leave ends an exchange of one item that began then.
@@ -89,7 +91,7 @@ func (r *Room[T]) Leave(began time.Time) {
 	now := time.Now()
 	r.mu.Lock()
 	r.took(now.Sub(began), now)
-	r.next()
+	r.next(1)
 	r.mu.Unlock()
 }
 
@@ -99,12 +101,10 @@ func (r *Room[T]) Leave(began time.Time) {
 // caller's context ends anything; the values are those of the first one's.
 func (r *Room[T]) Join(ctx context.Context, item T) (began time.Time, sent bool, err error) {
 	r.mu.Lock()
-	if r.under < r.room { // meanwhile
-		r.under++
-		r.mu.Unlock()
-		return time.Now(), false, nil
-	}
 	w := r.enqueue(item)
+	if r.fits(len(r.line)) {
+		r.begin()
+	}
 	r.mu.Unlock()
 
 	var all []*waiter[T]
@@ -143,7 +143,7 @@ func (r *Room[T]) lead(ctx context.Context, all []*waiter[T]) {
 	lost := true
 	defer func() {
 		r.mu.Lock()
-		r.next() // first of all: the server has nothing to do
+		r.next(len(all)) // first of all: the server has nothing to do
 		r.mu.Unlock()
 		for _, w := range all[1:] {
 			w.lost = lost
@@ -191,10 +191,18 @@ func (r *Room[T]) withdraw(w *waiter[T]) bool {
 	return true
 }
 
-// next ends an exchange and lets others begin.
-func (r *Room[T]) next() {
+// fits reports whether n items may be sent. Beside many that are under way few have to
+// wait for more to come: small exchanges follow each other quickly, and would stay small
+// beside a large one.
+func (r *Room[T]) fits(n int) bool {
+	return r.under == 0 || r.under < r.room && n*(r.room+1) >= 2*r.items
+}
+
+// next ends an exchange of n items and lets others begin.
+func (r *Room[T]) next(n int) {
 	r.under--
-	for r.under < r.room && len(r.line) > 0 {
+	r.items -= n
+	for len(r.line) > 0 && r.fits(len(r.line)) {
 		r.begin()
 	}
 }
@@ -210,6 +218,7 @@ func (r *Room[T]) begin() {
 		w.taken = true
 		n++
 	}
+	r.items += n
 	all := slices.Clone(r.line[:n])
 	r.line = slices.Delete(r.line, 0, n)
 	if len(r.line) > 0 {

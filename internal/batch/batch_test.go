@@ -181,6 +181,42 @@ func TestALoneWaiterSendsByItself(t *testing.T) {
 	})
 }
 
+// Few that come while many are under way wait for more, or for the end of an exchange;
+// one by itself, and as many as go with what is under way, do not.
+func TestFewDoNotGoBesideMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(100, false)
+		answer := make(chan struct{})
+		d.hold = func([]string) { <-answer }
+		leave := d.fill(t)
+		var results []chan error
+		come := func(names ...string) {
+			for _, name := range names {
+				results = append(results, d.join(t, t.Context(), name))
+			}
+		}
+		many := []string{"a", "b", "c", "d", "e", "f"}
+		come(many...)
+		leave()
+		synctest.Wait()
+		come("g", "h", "i")
+		want(t, d, many)
+		come("j") // room is for two: each a third of all at the least
+		want(t, d, many, []string{"g", "h", "i", "j"})
+		come("k", "l")
+		close(answer)
+		for i, r := range results {
+			if err := <-r; err != nil {
+				t.Errorf("%d: %v", i, err)
+			}
+		}
+		want(t, d, many, []string{"g", "h", "i", "j"}, []string{"k", "l"})
+		if d.under != 0 || d.items != 0 {
+			t.Errorf("%d exchanges of %d items under way, want none", d.under, d.items)
+		}
+	})
+}
+
 func TestWhatIsSentAtOnceIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(4, false)

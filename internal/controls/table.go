@@ -628,18 +628,18 @@ var controls = []Control{
 		[]string{lockTable, "lock:TestLostReplyIsSentAgain"},
 	},
 	{
-		"trylock-fence-stays", "fences grow though the clock steps back, in the shortcut", "lock/trylock.lua",
+		"trylock-fence-stays", "fences grow though the clock steps back, in the shortcut", "lock/mark.lua",
 		"if last > n - k or math.floor", "if math.floor",
 		[]string{"lock:TestFenceGrowsThoughTheClockStepsBack", "lock:TestFenceIsKept"},
 	},
 	{
-		"trylock-fence-expires", "the fence outlives its period", "lock/trylock.lua",
+		"trylock-fence-expires", "the fence outlives its period", "lock/mark.lua",
 		" or math.floor(last / 1000 / margin) < math.floor(n / 1000 / margin) then", " then",
 		[]string{"lock:TestFenceIsKept"},
 	},
 	{
-		"trylock-no-undo", "a lock whose fence cannot be written is not taken", "lock/trylock.lua",
-		"    call('DEL', KEYS[1])\n", "",
+		"trylock-no-undo", "a lock whose fence cannot be written is not taken", "lock/mark.lua",
+		"  redis.call('DEL', lock)\n", "",
 		[]string{"lock:TestFenceOfAnotherType", "lock:TestFaultOfTheFenceStrandsNothing"},
 	},
 	{
@@ -669,22 +669,47 @@ var controls = []Control{
 	},
 	{
 		"many-one-by-one", "acquires and releases that meet go in one script", "lock/many.go",
-		"if len(taken) < 2 {", "if len(taken) < 1000 {",
+		"if taken < 2 {", "if taken < 1000 {",
 		[]string{"lock:TestWhoMeetsOthersSharesARoundTrip", "lock:TestTogether"},
 	},
 	{
 		"many-mixes-keys", "in a script of several each has its own keys", "lock/many.lua",
-		"n, k, a = n + 1, k + keys, a + 1 + args", "n, k, a = n + 1, k + 2, a + 1 + args",
+		"KEYS[key + (j - 1) * n + i]", "KEYS[key + (j - 1) * n + 1]",
 		[]string{lockTable, lockWalks},
 	},
 	{
-		"many-mixes-arguments", "in a script of several each has its own arguments", "lock/many.lua",
-		"{unpack(ARGV, a + 1, a + args)}", "{unpack(ARGV, a + 1)}",
+		"many-mixes-fences", "in a script of several each has its own fence", "lock/many.lua",
+		"short(KEYS[key + i], KEYS[key + n + i],", "short(KEYS[key + i], KEYS[key + n + 1],",
+		[]string{lockWalks},
+	},
+	{
+		"many-mixes-arguments", "in a script of several each has its own entry", "lock/many.lua",
+		"ARGV[value + n + i] or nil", "ARGV[value + n + 1] or nil",
+		[]string{lockTable, lockWalks},
+	},
+	{
+		"many-mixes-groups", "calls of two kinds are of two groups", "lock/many.go",
+		"if groups[i].kind == k {", "if groups[i].release == k.release {",
+		[]string{lockTable, lockWalks},
+	},
+	{
+		"many-past-the-line", "in a script of several too: a free lock goes to the first in line", "lock/many.lua",
+		"unpack(KEYS, key + 2 * n + 1, key + keys * n)) == 0", "unpack(KEYS, key + 2 * n + 1, key + keys * n)) >= 0",
+		[]string{lockTable, lockWalks},
+	},
+	{
+		"many-takes-held", "in a script of several too, a free lock only is taken", "lock/take.lua",
+		"redis.pcall('SET', lock, value, 'NX', 'PX', lease)", "redis.pcall('SET', lock, value, 'PX', lease)",
+		[]string{lockTable, lockWalks},
+	},
+	{
+		"many-frees-others", "in a script of several too, who does not hold a lock does not free it", "lock/many.lua",
+		"redis.pcall('GET', lock) == value and", "redis.pcall('GET', lock) and",
 		[]string{lockTable, lockWalks},
 	},
 	{
 		"many-fails-all", "one that fails fails no other of a script", "lock/many.lua",
-		"local ok, said = pcall(what == 97 and acquire or release, {", "local ok, said = true, (what == 97 and acquire or release)({",
+		"ok, said = pcall(alone, i)", "ok, said = true, alone(i)",
 		[]string{"lock:TestTogether"},
 	},
 	{
@@ -710,7 +735,7 @@ var controls = []Control{
 	{
 		"many-then-others", "who shared a round trip without an answer waits for no second one", "lock/many.go",
 		"		for _, c := range cmds {\n			c.SetErr(err)\n		}\n		return nil\n",
-		"		for _, c := range taken {\n			c.SetErr(err)\n		}\n		return rest\n",
+		"		for _, g := range groups {\n			for _, c := range g.calls {\n				c.SetErr(err)\n			}\n		}\n		return rest\n",
 		[]string{"lock:TestTogether", "lock:TestReleasesThatMeetOthersEndInTime"},
 	},
 	{
@@ -873,6 +898,11 @@ var controls = []Control{
 		"batch-unbounded", "what is sent at once is bounded", "internal/batch/batch.go",
 		"n > 0 && weight > r.limit {", "false {",
 		[]string{"internal/batch:TestWhatIsSentAtOnceIsBounded"},
+	},
+	{
+		"batch-few-beside-many", "few do not go beside many that are under way", "internal/batch/batch.go",
+		"n*(r.room+1) >= 2*r.items", "true",
+		[]string{"internal/batch:TestFewDoNotGoBesideMany"},
 	},
 	{
 		"batch-near", "where the server is far more exchanges are under way at once", "internal/batch/batch.go",
