@@ -349,3 +349,35 @@ func (e serverError) Error() string { return string(e) }
 
 // RedisError makes it an error of the server.
 func (serverError) RedisError() {}
+
+// A fence that no clock ever gave, which stands where another program wrote it, takes
+// no other's answer away, and no lock is taken with it.
+func TestAFenceOfNonsenseFailsNoOther(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		ctx := t.Context()
+		n := newSingle(rdb, &aloneScripts, 0)
+		for _, s := range []*script{aloneScripts.acquire, aloneScripts.release, aloneScripts.many} {
+			if err := rdb.ScriptLoad(ctx, s.text()).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, fence := range []string{"1e30", "inf", "nan", "-1e30"} {
+			good, bad := keysOf("", "good"), keysOf("", "bad")
+			rdb.Del(ctx, bad.lock)
+			rdb.Set(ctx, good.lock, "v", time.Minute)
+			rdb.SAdd(ctx, good.parked, "queue")
+			rdb.Set(ctx, bad.fence, fence, time.Minute)
+			rel, acq, other := releaseOf(ctx, "good", "v"), acquireOf(ctx, "bad", "w", 1000), acquireOf(ctx, "other"+fence, "w", 1000)
+			n.together(ctx, []*redis.Cmd{acq, rel, other})
+			if got := fmt.Sprint(rel.Val(), rel.Err()); got != "[queue] <nil>" {
+				t.Errorf("fence %s: release: %s, want [queue]", fence, got)
+			}
+			if acq.Err() != nil && rdb.Exists(ctx, bad.lock).Val() != 0 {
+				t.Errorf("fence %s: it was not acquired (%v), and is held", fence, acq.Err())
+			}
+			if other.Err() != nil {
+				t.Errorf("fence %s: another lock: %v", fence, other.Err())
+			}
+		}
+	})
+}

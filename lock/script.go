@@ -224,11 +224,11 @@ func (n *single) deliver(ctx context.Context, cmd *redis.Cmd, once bool) error {
 	if n.room == nil {
 		return n.process(ctx, cmd, once)
 	}
-	began, ok := n.room.Enter()
+	x, ok := n.room.Enter()
 	if !ok {
 		var sent bool
 		var err error
-		if began, sent, err = n.room.Join(ctx, cmd); err != nil && !errors.Is(err, batch.ErrLost) {
+		if x, sent, err = n.room.Join(ctx, cmd); err != nil && !errors.Is(err, batch.ErrLost) {
 			return err // cmd may be under way
 		}
 		if sent {
@@ -245,7 +245,7 @@ func (n *single) deliver(ctx context.Context, cmd *redis.Cmd, once bool) error {
 			return err
 		}
 	}
-	defer n.room.Leave(began)
+	defer n.room.Leave(x)
 	return n.process(ctx, cmd, once)
 }
 

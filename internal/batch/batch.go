@@ -24,6 +24,8 @@ const (
 	// longer for the way it has to go leaves room for one more per step: waiting for
 	// one of them to end would cost more than sharing it saves.
 	step = 50 * time.Microsecond
+	// share is what each further item adds to the time of an exchange, about.
+	share = 5 * time.Microsecond
 	// patience is how long the first in line waits at the most. Then it goes, as if
 	// there were room: those before it may never be answered.
 	patience = 5 * time.Millisecond
@@ -46,11 +48,13 @@ type Room[T any] struct {
 	mu      sync.Mutex // guards the fields below
 	room    int        // how many exchanges may be under way
 	under   int        // how many are
+	epoch   int        // begins when somebody ran out of patience with those
+	fresh   int        // how many of them are of this epoch
 	items   int        // and of how many items
 	line    []*waiter[T]
 	timer   *time.Timer // runs while somebody stands in line
 	spare   []*waiter[T]
-	quick   time.Duration // the quickest exchange of one in this window; 0: none yet
+	quick   time.Duration // the quickest exchange in this window, but for its further items; 0: none yet
 	before  time.Duration // and in the one before
 	windows time.Time     // when this window ends
 }
@@ -59,6 +63,7 @@ type Room[T any] struct {
 type waiter[T any] struct {
 	item  T
 	turn  chan []*waiter[T] // those to send, the receiver first; empty: its item was sent
+	in    Exchange          // of the one that leads
 	taken bool              // no longer in line
 	leads bool
 	lost  bool
@@ -73,25 +78,30 @@ func New[T any](send func(ctx context.Context, items []T), weight func(item T) i
 	return &Room[T]{send: send, weight: weight, limit: limit, leaves: leaves, room: least}
 }
 
-// Enter reports whether there is room for an exchange. If so, the caller makes it,
-// and calls Leave with what Enter returned, whatever happens; if not, it calls Join.
-func (r *Room[T]) Enter() (began time.Time, ok bool) {
-	r.mu.Lock()
-	if ok = r.fits(1); ok {
-		r.under++
-		r.items++
-		began = time.Now()
-	}
-	r.mu.Unlock()
-	return began, ok
+// Exchange is one that is under way.
+type Exchange struct {
+	began time.Time
+	epoch int
+	items int
 }
 
-// Leave ends an exchange of one item that began then.
-func (r *Room[T]) Leave(began time.Time) {
+// Enter reports whether there is room for an exchange. If so, the caller makes it,
+// and calls Leave with what Enter returned, whatever happens; if not, it calls Join.
+func (r *Room[T]) Enter() (x Exchange, ok bool) {
+	r.mu.Lock()
+	if ok = r.fits(1); ok {
+		x = r.enter(1)
+	}
+	r.mu.Unlock()
+	return x, ok
+}
+
+// Leave ends an exchange.
+func (r *Room[T]) Leave(x Exchange) {
 	now := time.Now()
 	r.mu.Lock()
-	r.took(now.Sub(began), now)
-	r.next(1)
+	r.took(x, now)
+	r.next(x)
 	r.mu.Unlock()
 }
 
@@ -99,7 +109,7 @@ func (r *Room[T]) Leave(began time.Time) {
 // it is the caller's turn to send it by itself, which is as if Enter had reported
 // true. The error is that of ctx, if it ended first, or ErrLost. In the batch no
 // caller's context ends anything; the values are those of the first one's.
-func (r *Room[T]) Join(ctx context.Context, item T) (began time.Time, sent bool, err error) {
+func (r *Room[T]) Join(ctx context.Context, item T) (x Exchange, sent bool, err error) {
 	r.mu.Lock()
 	w := r.enqueue(item)
 	if r.fits(len(r.line)) {
@@ -115,7 +125,7 @@ func (r *Room[T]) Join(ctx context.Context, item T) (began time.Time, sent bool,
 		case all = <-w.turn:
 		case <-ctx.Done():
 			if r.withdraw(w) {
-				return began, false, ctx.Err()
+				return x, false, ctx.Err()
 			}
 			all = <-w.turn // at once, or when there is an answer
 		}
@@ -125,9 +135,11 @@ func (r *Room[T]) Join(ctx context.Context, item T) (began time.Time, sent bool,
 		r.lead(ctx, all)
 	case len(all) == 1:
 		r.mu.Lock()
+		x = w.in
 		r.forget(w)
 		r.mu.Unlock()
-		return time.Now(), false, nil
+		x.began = time.Now()
+		return x, false, nil
 	}
 	if w.lost {
 		err = ErrLost
@@ -135,16 +147,16 @@ func (r *Room[T]) Join(ctx context.Context, item T) (began time.Time, sent bool,
 	r.mu.Lock()
 	r.forget(w)
 	r.mu.Unlock()
-	return began, true, err
+	return x, true, err
 }
 
 // lead sends what all have, and tells them, also if a hook of the client panics.
 func (r *Room[T]) lead(ctx context.Context, all []*waiter[T]) {
+	x := all[0].in
+	x.began = time.Now()
 	lost := true
 	defer func() {
-		r.mu.Lock()
-		r.next(len(all)) // first of all: the server has nothing to do
-		r.mu.Unlock()
+		r.Leave(x) // first of all: the server has nothing to do
 		for _, w := range all[1:] {
 			w.lost = lost
 			w.turn <- nil
@@ -191,17 +203,28 @@ func (r *Room[T]) withdraw(w *waiter[T]) bool {
 	return true
 }
 
-// fits reports whether n items may be sent. Beside many that are under way few have to
-// wait for more to come: small exchanges follow each other quickly, and would stay small
-// beside a large one.
+// fits reports whether n items may be sent: they are not far fewer than what an exchange
+// that is under way has in the mean. Small exchanges follow each other quickly, and would
+// stay small beside a large one.
 func (r *Room[T]) fits(n int) bool {
-	return r.under == 0 || r.under < r.room && n*(r.room+1) >= 2*r.items
+	return r.under == 0 || r.under < r.room && 3*n*r.fresh >= 2*r.items
 }
 
-// next ends an exchange of n items and lets others begin.
-func (r *Room[T]) next(n int) {
+// enter begins an exchange of n items.
+func (r *Room[T]) enter(n int) Exchange {
+	r.under++
+	r.fresh++
+	r.items += n
+	return Exchange{began: time.Now(), epoch: r.epoch, items: n}
+}
+
+// next ends an exchange and lets others begin.
+func (r *Room[T]) next(x Exchange) {
 	r.under--
-	r.items -= n
+	if x.epoch == r.epoch {
+		r.fresh--
+		r.items -= x.items
+	}
 	for len(r.line) > 0 && r.fits(len(r.line)) {
 		r.begin()
 	}
@@ -209,7 +232,6 @@ func (r *Room[T]) next(n int) {
 
 // begin makes the first in line send what stands there.
 func (r *Room[T]) begin() {
-	r.under++
 	n, weight := 0, 0
 	for _, w := range r.line {
 		if weight += r.weight(w.item); n > 0 && weight > r.limit {
@@ -218,7 +240,6 @@ func (r *Room[T]) begin() {
 		w.taken = true
 		n++
 	}
-	r.items += n
 	all := slices.Clone(r.line[:n])
 	r.line = slices.Delete(r.line, 0, n)
 	if len(r.line) > 0 {
@@ -227,6 +248,7 @@ func (r *Room[T]) begin() {
 		r.timer.Stop()
 	}
 	all[0].leads = true
+	all[0].in = r.enter(n)
 	all[0].turn <- all
 }
 
@@ -243,6 +265,8 @@ func (r *Room[T]) ring() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.line) > 0 {
+		r.epoch++ // what is under way may hang: others do not wait to become as many
+		r.fresh, r.items = 0, 0
 		r.begin()
 	}
 }
@@ -255,8 +279,9 @@ func (r *Room[T]) forget(w *waiter[T]) {
 	}
 }
 
-// took takes in how long an exchange of one item took.
-func (r *Room[T]) took(d time.Duration, now time.Time) {
+// took takes in how long an exchange took.
+func (r *Room[T]) took(x Exchange, now time.Time) {
+	d := max(now.Sub(x.began)-time.Duration(x.items-1)*share, 1)
 	switch {
 	case now.After(r.windows):
 		r.before, r.quick, r.windows = r.quick, d, now.Add(window)

@@ -58,13 +58,13 @@ func (d *desk) sent() [][]string {
 // pass sends an item as callers do, and reports whether with others. alone is how
 // long that takes otherwise.
 func (d *desk) pass(ctx context.Context, it *item, alone time.Duration) (together bool, err error) {
-	began, ok := d.Enter()
+	x, ok := d.Enter()
 	if !ok {
-		if began, together, err = d.Join(ctx, it); together || err != nil {
+		if x, together, err = d.Join(ctx, it); together || err != nil {
 			return together, err
 		}
 	}
-	defer d.Leave(began)
+	defer d.Leave(x)
 	it.sent.Add(1)
 	time.Sleep(alone) // of a bubble's time, or none
 	return false, nil
@@ -73,20 +73,20 @@ func (d *desk) pass(ctx context.Context, it *item, alone time.Duration) (togethe
 // fill takes all the room there is. What it returns gives it back.
 func (d *desk) fill(t *testing.T) (leave func()) {
 	t.Helper()
-	var all []time.Time
+	var all []Exchange
 	for {
-		began, ok := d.Enter()
+		x, ok := d.Enter()
 		if !ok {
 			break
 		}
-		all = append(all, began)
+		all = append(all, x)
 	}
 	if len(all) == 0 {
 		t.Fatal("there is no room at all")
 	}
 	return func() {
-		for _, began := range all {
-			d.Leave(began)
+		for _, x := range all {
+			d.Leave(x)
 		}
 	}
 }
@@ -136,8 +136,8 @@ func TestWhoIsAloneSendsByItself(t *testing.T) {
 	}
 	want(t, d)
 	if n := testing.AllocsPerRun(100, func() {
-		began, _ := d.Enter()
-		d.Leave(began)
+		x, _ := d.Enter()
+		d.Leave(x)
 	}); n != 0 {
 		t.Errorf("Enter and Leave allocate %v times", n)
 	}
@@ -211,7 +211,7 @@ func TestFewDoNotGoBesideMany(t *testing.T) {
 			}
 		}
 		want(t, d, many, []string{"g", "h", "i", "j"}, []string{"k", "l"})
-		if d.under != 0 || d.items != 0 {
+		if d.under != 0 || d.items != 0 || d.fresh != 0 {
 			t.Errorf("%d exchanges of %d items under way, want none", d.under, d.items)
 		}
 	})
@@ -459,4 +459,82 @@ func TestManyCallers(t *testing.T) {
 	if d.under != 0 || len(d.line) != 0 {
 		t.Errorf("%d under way and %d in line, want none", d.under, len(d.line))
 	}
+}
+
+// A server that is far by now, after a failover perhaps, is found out though no item goes
+// by itself any more.
+func TestANearServerThatIsFarNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var way atomic.Int64
+		way.Store(int64(30 * time.Microsecond))
+		exchange := func() {
+			d := way.Load()
+			time.Sleep(time.Duration(d + rand.Int64N(d/10+1)))
+		}
+		r := New(func(context.Context, []int) { exchange() }, func(int) int { return 1 }, 128, false)
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				for ctx.Err() == nil {
+					x, ok := r.Enter()
+					sent := false
+					if !ok {
+						x, sent, _ = r.Join(context.Background(), 1)
+					}
+					if !sent {
+						exchange()
+						r.Leave(x)
+					}
+					time.Sleep(time.Duration(5+rand.IntN(10)) * time.Microsecond)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		way.Store(int64(2 * time.Millisecond))
+		time.Sleep(5 * time.Second)
+		r.mu.Lock()
+		room := r.room
+		r.mu.Unlock()
+		if room < 40 {
+			t.Errorf("room for %d exchanges at a server 2 ms away, want 40", room)
+		}
+		cancel()
+		all.Wait()
+	})
+}
+
+// A large exchange that hangs costs the first of the others its patience, and not each.
+func TestOneThatHangsCostsNotEachItsPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(100, false)
+		answer := make(chan struct{})
+		d.hold = func([]string) { <-answer }
+		leave := d.fill(t)
+		var results []chan error
+		for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+			results = append(results, d.join(t, t.Context(), name))
+		}
+		leave()
+		synctest.Wait() // all hang
+		d.hold = nil
+		began := time.Now()
+		for range 100 {
+			if _, err := d.pass(t.Context(), &item{name: "g"}, 40*time.Microsecond); err != nil {
+				t.Error(err)
+			}
+		}
+		if took, want := time.Since(began), patience+100*40*time.Microsecond; took != want {
+			t.Errorf("100 by themselves beside six that hang took %v, want %v", took, want)
+		}
+		close(answer)
+		for i, r := range results {
+			if err := <-r; err != nil {
+				t.Errorf("%d: %v", i, err)
+			}
+		}
+		if d.under != 0 || d.fresh != 0 || d.items != 0 {
+			t.Errorf("%d under way, %d of them fresh, with %d items; want none", d.under, d.fresh, d.items)
+		}
+	})
 }

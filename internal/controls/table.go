@@ -639,7 +639,7 @@ var controls = []Control{
 	},
 	{
 		"trylock-no-undo", "a lock whose fence cannot be written is not taken", "lock/mark.lua",
-		"  redis.call('DEL', lock)\n", "",
+		"  redis.pcall('DEL', lock)\n  return last\n", "  return last\n",
 		[]string{"lock:TestFenceOfAnotherType", "lock:TestFaultOfTheFenceStrandsNothing"},
 	},
 	{
@@ -711,6 +711,16 @@ var controls = []Control{
 		"many-fails-all", "one that fails fails no other of a script", "lock/many.lua",
 		"ok, said = pcall(alone, i)", "ok, said = true, alone(i)",
 		[]string{"lock:TestTogether"},
+	},
+	{
+		"many-raises", "a fence of nonsense takes no other's answer away", "lock/mark.lua",
+		"local kept = redis.pcall(", "local kept = redis.call(",
+		[]string{"lock:TestAFenceOfNonsenseFailsNoOther"},
+	},
+	{
+		"mark-no-undo", "nor is one whose fence is of no clock", "lock/mark.lua",
+		"    redis.pcall('DEL', lock)\n    return kept\n", "    return kept\n",
+		[]string{"lock:TestAFenceOfNonsenseFailsNoOther"},
 	},
 	{
 		"many-keeps-failures", "what fails in a script of several is sent by itself", "lock/many.go",
@@ -901,8 +911,18 @@ var controls = []Control{
 	},
 	{
 		"batch-few-beside-many", "few do not go beside many that are under way", "internal/batch/batch.go",
-		"n*(r.room+1) >= 2*r.items", "true",
+		"3*n*r.fresh >= 2*r.items", "true",
 		[]string{"internal/batch:TestFewDoNotGoBesideMany"},
+	},
+	{
+		"batch-beside-the-hung", "who waits beside an exchange that hangs does not wait to become as many", "internal/batch/batch.go",
+		"		r.fresh, r.items = 0, 0\n", "",
+		[]string{"internal/batch:TestOneThatHangsCostsNotEachItsPatience"},
+	},
+	{
+		"batch-far-by-now", "a server that is far by now is found out under load, too", "internal/batch/batch.go",
+		"	r.took(x, now)\n", "	if x.items == 1 {\n		r.took(x, now)\n	}\n",
+		[]string{"internal/batch:TestANearServerThatIsFarNow"},
 	},
 	{
 		"batch-near", "where the server is far more exchanges are under way at once", "internal/batch/batch.go",

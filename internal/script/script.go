@@ -92,12 +92,12 @@ func (q *Queue) Push(ctx context.Context, entries []Entry) ([]Code, error) {
 
 // meet pushes entries, with those of others if it would have to wait.
 func (q *Queue) meet(ctx context.Context, entries []Entry) ([]Code, error) {
-	began, ok := q.pushes.Enter()
+	x, ok := q.pushes.Enter()
 	if !ok {
 		var sent bool
 		var err error
 		p := &pushing{entries: entries}
-		if began, sent, err = q.pushes.Join(ctx, p); err != nil && !errors.Is(err, batch.ErrLost) {
+		if x, sent, err = q.pushes.Join(ctx, p); err != nil && !errors.Is(err, batch.ErrLost) {
 			return nil, err // p may be under way
 		}
 		switch {
@@ -107,7 +107,7 @@ func (q *Queue) meet(ctx context.Context, entries []Entry) ([]Code, error) {
 			return p.codes, p.err
 		}
 	}
-	defer q.pushes.Leave(began)
+	defer q.pushes.Leave(x)
 	return q.push(ctx, entries)
 }
 
