@@ -97,13 +97,18 @@ func (c *crowd) run(i int) {
 	}
 }
 
-// measure lets a consumer that was given all requests work them off.
-func (c *crowd) measure(consume func(ctx context.Context) error) (values, error) {
+// measure enqueues all requests, in order, and lets a consumer work them off.
+func (c *crowd) measure(l line) (values, error) {
+	for i := range c.locks {
+		if err := l.put(context.Background(), i); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	commands, began := c.e.wire.commands.Load(), time.Now()
 	consumed := make(chan error, 1)
-	go func() { consumed <- consume(ctx) }()
+	go func() { consumed <- l.consume(ctx) }()
 	var err error
 	select {
 	case <-c.all:
@@ -139,6 +144,57 @@ func (c *crowd) measure(consume func(ctx context.Context) error) (values, error)
 	}, err
 }
 
+// released makes one request after the other while another client holds the lock, and
+// measures from its release to the section.
+func (c *crowd) released(l line) (values, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	consumed := make(chan error, 1)
+	go func() { consumed <- l.consume(ctx) }()
+	sleep(100 * time.Millisecond) // the consumer waits by then
+	var lags []float64
+	commands, end := c.e.wire.commands.Load(), time.Now().Add(c.e.time(6*time.Second, time.Second))
+	for i := 0; i < len(c.locks) && time.Now().Before(end); i++ {
+		leave, err := l.hold(ctx, c.lockOf(i))
+		if err == nil {
+			err = l.call(ctx, i)
+		}
+		if err != nil {
+			return nil, err
+		}
+		sleep(30*time.Millisecond + rand.N(20*time.Millisecond))
+		at := time.Now()
+		if err := leave(); err != nil {
+			return nil, err
+		}
+		for c.begun(i).IsZero() {
+			if time.Since(at) > waitFor {
+				return nil, errNotFinished
+			}
+			sleep(time.Millisecond)
+		}
+		lags = append(lags, float64(c.begun(i).Sub(at))/1e6)
+		sleep(10 * time.Millisecond) // it is over
+	}
+	n := float64(len(lags))
+	v := values{
+		"p50 ms": percentile(lags, 0.5), "p99 ms": percentile(lags, 0.99), "samples": n,
+		"deliveries/request": float64(c.tries.Load()) / n, "commands/request": float64(c.e.wire.commands.Load()-commands) / n,
+	}
+	cancel()
+	return v, <-consumed
+}
+
+// begun returns when the i-th section began; zero: not yet.
+func (c *crowd) begun(i int) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if all := c.runs[0]; i < len(all) {
+		return time.Unix(0, all[i].Entry)
+	}
+	return time.Time{}
+}
+
 // oneLockRequests is how many stand before one lock.
 const oneLockRequests = 400
 
@@ -152,34 +208,41 @@ func deferralScenarios() []scenario {
 		{"overlaps", true},
 		{"commands/request", true},
 	}
-	rows := func(open func(e *env) *crowd, peers ...struct {
+	type row struct {
 		name, note string
-		run        func(c *crowd) (values, error)
-	},
-	) []peer {
+		open       way
+	}
+	rows := func(open func(e *env) *crowd, measure func(c *crowd, l line) (values, error), all ...row) []peer {
 		var out []peer
-		for _, p := range peers {
-			out = append(out, peer{name: p.name, note: p.note, run: func(e *env) (values, error) { return p.run(open(e)) }})
+		for _, p := range all {
+			out = append(out, peer{name: p.name, note: p.note, run: func(e *env) (values, error) {
+				c := open(e)
+				l, err := p.open(c)
+				if err != nil {
+					return nil, err
+				}
+				defer l.close()
+				return measure(c, l)
+			}})
 		}
 		return out
 	}
-	type row = struct {
-		name, note string
-		run        func(c *crowd) (values, error)
-	}
 	own := row{"sidestep", "Defer(1 s)", deferSidestep}
-	fixed := row{"fixed release", "back after 1 s, as a job of Laravel's WithoutOverlapping", deferByHand(false)}
-	jittered := row{"jittered release", "back after up to 1 s, at random", deferByHand(true)}
+	fixed := row{"fixed release", "back after 1 s, as a job of Laravel's WithoutOverlapping", deferByHand(time.Second, false)}
+	jittered := row{"jittered release", "back after up to 1 s, at random", deferByHand(time.Second, true)}
+	fixedEager := row{"fixed release, eager", "back after 20 ms", deferByHand(eagerly, false)}
+	jitteredEager := row{"jittered release, eager", "back after up to 20 ms, at random", deferByHand(eagerly, true)}
 	retried := row{"asynq, lock and retry", "eager; the handler tries the lock, and the task comes back after 1 s", deferAsynq}
 	return []scenario{
 		{
 			name:  "defer/one-lock",
 			title: "400 requests on one lock, 5 ms each, 16 workers, put back for 1 s if it is held",
-			about: "The ideal is 400 times 5 ms. A run is cut off after five times the ideal: its makespan is then more than what stands here. " +
+			about: "All are enqueued before the workers start. The ideal is 400 times 5 ms. A run is cut off after five times the ideal: its makespan is then more than what stands here. " +
+				"Those that come back after 20 ms pay for their makespan with deliveries. " +
 				"Inversions are the pairs of requests that ran in another order than they came.",
 			rounds:  2,
 			metrics: metrics,
-			peers:   rows(func(e *env) *crowd { return oneLock(e, e.n(oneLockRequests, 60)) }, own, fixed, jittered, retried),
+			peers:   rows(func(e *env) *crowd { return oneLock(e, e.n(oneLockRequests, 60)) }, (*crowd).measure, own, fixed, fixedEager, jittered, jitteredEager, retried),
 			targets: []target{
 				{metric: "makespan/ideal", atMost: 1.2},
 				{metric: "deliveries/request", atLeast: 1, atMost: 1.1},
@@ -193,7 +256,7 @@ func deferralScenarios() []scenario {
 			about:   "The ideal is the busiest lock's own work: it has a tenth of the requests. A run is cut off after 14 s.",
 			rounds:  1,
 			metrics: metrics,
-			peers:   rows(func(e *env) *crowd { return skewed(e, e.n(10_000, 400), e.n(100, 20)) }, own, jittered, retried),
+			peers:   rows(func(e *env) *crowd { return skewed(e, e.n(10_000, 400), e.n(100, 20)) }, (*crowd).measure, own, jittered, jitteredEager, retried),
 			targets: []target{
 				{metric: "makespan/ideal", atMost: 1.2},
 				{metric: "deliveries/request", atLeast: 1, atMost: 1.1},
@@ -201,32 +264,97 @@ func deferralScenarios() []scenario {
 				{metric: "overlaps", zero: true},
 			},
 		},
+		{
+			name:  "defer/held",
+			title: "A request whose lock another client holds: from the release to the section",
+			about: "One at a time: another client takes the lock, the request is made and put back for 1 s, and after 30 to 50 ms the lock is released. " +
+				"The commands are those of all three.",
+			rounds:  1,
+			metrics: []metric{{"p50 ms", true}, {"p99 ms", true}, {"samples", false}, {"deliveries/request", true}, {"commands/request", true}},
+			peers:   rows(func(e *env) *crowd { return oneLock(e, e.n(200, 20)) }, (*crowd).released, own, fixed, fixedEager, jittered, jitteredEager, retried),
+			targets: []target{
+				{metric: "p50 ms", over: bestPeer, atMost: 1},
+				{metric: "deliveries/request", atLeast: 1, atMost: 1.1},
+			},
+		},
 	}
 }
 
+// line is a way of putting requests back, open on a server.
+type line struct {
+	put     func(ctx context.Context, i int) error // enqueue a request
+	call    func(ctx context.Context, i int) error // make one whose lock is held
+	hold    func(ctx context.Context, name string) (leave func() error, err error)
+	consume func(ctx context.Context) error
+	close   func()
+}
+
+// way opens a line.
+type way func(c *crowd) (line, error)
+
 // sidestep
 
-func deferSidestep(c *crowd) (values, error) {
-	ctx := context.Background()
-	rdb := c.e.client()
-	defer rdb.Close()
+func deferSidestep(c *crowd) (line, error) {
+	rdb, rdb2 := c.e.client(), c.e.client()
+	other := sidestep.New(lock.New(rdb2, lock.Config{}), sidestep.Config{}) // as that of another process
 	locker := lock.New(rdb, lock.Config{})
-	defer func() { _ = locker.Close() }() // always nil
 	queue := sidestep.NewQueue(sidestep.New(locker, sidestep.Config{}), rdb, "bench", sidestep.QueueConfig{Workers: c.workers})
 	task := sidestep.NewTask(queue, "work", c.lockOf, func(ctx context.Context, _ *lock.Lock, i int) error {
 		c.tries.Add(int64(sidestep.RequestFrom(ctx).Deliveries)) // refused ones included
 		c.run(i)
 		return nil
 	}, sidestep.WhenLocked(sidestep.Defer(c.delay)))
-	for i := range c.locks { // in order
-		if _, err := task.Enqueue(ctx, i); err != nil {
-			return nil, err
-		}
-	}
-	return c.measure(queue.Run)
+	return line{
+		put: func(ctx context.Context, i int) error {
+			_, err := task.Enqueue(ctx, i)
+			return err
+		},
+		call: func(ctx context.Context, i int) error {
+			if out, err := task.Do(ctx, i, sidestep.Defer(c.delay)); err != nil || out.Deferred == nil {
+				return fmt.Errorf("it was not deferred: %w", err)
+			}
+			return nil
+		},
+		hold: func(ctx context.Context, name string) (leave func() error, err error) {
+			inside, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+			go func() {
+				done <- other.Do(ctx, name, sidestep.Fail(), func(context.Context, *lock.Lock) error {
+					close(inside)
+					<-end
+					return nil
+				})
+			}()
+			select {
+			case <-inside:
+				return func() error { close(end); return <-done }, nil
+			case err := <-done:
+				return nil, err
+			}
+		},
+		consume: queue.Run,
+		close: func() {
+			for _, l := range []*lock.Locker{locker, other.Locker()} {
+				_ = l.Close() // always nil
+			}
+			rdb.Close()
+			rdb2.Close()
+		},
+	}, nil
 }
 
 // by hand
+
+// hold takes a lock for as long as until what it returns is called.
+func (k *rawKit) hold(ctx context.Context, name string) (leave func() error, err error) {
+	held, err := k.try(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return held.unlock(ctx) }, nil
+}
+
+// eagerly is a delay that buys a short makespan with many deliveries.
+const eagerly = 20 * time.Millisecond
 
 var popScript = redis.NewScript(`
 local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, 100)
@@ -238,17 +366,12 @@ return redis.call('LPOP', KEYS[1])`)
 
 // deferByHand is the recipe: who meets a held lock puts the request into a ZSET
 // by time, and workers that look every 5 ms move what is due back.
-func deferByHand(jitter bool) func(c *crowd) (values, error) {
-	return func(c *crowd) (values, error) {
+func deferByHand(back time.Duration, jitter bool) way {
+	return func(c *crowd) (line, error) {
 		rdb := c.e.client()
-		defer rdb.Close()
 		kit := &rawKit{rdb}
-		for i := range c.locks {
-			if err := rdb.RPush(context.Background(), "ready", i).Err(); err != nil {
-				return nil, err
-			}
-		}
-		return c.measure(func(ctx context.Context) error {
+		put := func(ctx context.Context, i int) error { return rdb.RPush(ctx, "ready", i).Err() }
+		return line{put: put, call: put, hold: kit.hold, close: func() { rdb.Close() }, consume: func(ctx context.Context) error {
 			return inWorkers(c.workers, func(int) error {
 				for ctx.Err() == nil {
 					i, err := popScript.Run(ctx, rdb, []string{"ready", "delayed"}, time.Now().UnixMilli()).Int()
@@ -263,9 +386,9 @@ func deferByHand(jitter bool) func(c *crowd) (values, error) {
 					h, err := kit.try(ctx, c.lockOf(i))
 					switch {
 					case errors.Is(err, errTaken):
-						delay := c.delay
+						delay := back
 						if jitter {
-							delay = rand.N(c.delay)
+							delay = rand.N(back)
 						}
 						err = rdb.ZAdd(ctx, "delayed", redis.Z{Score: float64(time.Now().Add(delay).UnixMilli()), Member: i}).Err()
 					case err == nil:
@@ -278,7 +401,7 @@ func deferByHand(jitter bool) func(c *crowd) (values, error) {
 				}
 				return nil
 			})
-		})
+		}}, nil
 	}
 }
 
@@ -288,23 +411,18 @@ var errHeld = errors.New("the lock is held")
 
 // deferAsynq tries a lock in the handler and lets the task be retried. That is
 // no failure, so it costs no attempt.
-func deferAsynq(c *crowd) (values, error) {
+func deferAsynq(c *crowd) (line, error) {
 	kit, err := openAsynq(5*time.Millisecond, 50*time.Millisecond)(c.e.addr, &c.e.wire)
 	if err != nil {
-		return nil, err
+		return line{}, err
 	}
-	defer kit.close()
 	k, ok := kit.(*asynqKit)
 	if !ok {
-		return nil, fmt.Errorf("%T", kit)
+		return line{}, fmt.Errorf("%T", kit)
 	}
 	locks := &rawKit{k.rdb}
-	for i := range c.locks {
-		if err := k.enqueue(context.Background(), []byte(strconv.Itoa(i))); err != nil {
-			return nil, err
-		}
-	}
-	return c.measure(func(ctx context.Context) error {
+	put := func(ctx context.Context, i int) error { return k.enqueue(ctx, []byte(strconv.Itoa(i))) }
+	return line{put: put, call: put, hold: locks.hold, close: kit.close, consume: func(ctx context.Context) error {
 		srv := asynq.NewServerFromRedisClient(k.rdb, asynq.Config{
 			Concurrency: c.workers, TaskCheckInterval: k.look, DelayedTaskCheckInterval: k.lookForDue, LogLevel: asynq.FatalLevel,
 			RetryDelayFunc: func(int, error, *asynq.Task) time.Duration { return c.delay },
@@ -332,5 +450,5 @@ func deferAsynq(c *crowd) (values, error) {
 		<-ctx.Done()
 		srv.Shutdown()
 		return nil
-	})
+	}}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,10 @@ func with(peers []lockPeer, run func(e *env, p lockPeer) (values, error)) []peer
 
 func lockScenarios() []scenario {
 	free := []lockPeer{sidestepLock, redsyncLock, redislockLock, rueidisLock, rawGoRedis, rawFence, rawRueidis}
-	crowded := []lockPeer{sidestepLock, redsyncLock, redislockLock, rueidisLock, rueidisLockFlush, rawGoRedis, rawFence, rawRueidis, rawRueidisFlush}
+	crowded := []lockPeer{
+		sidestepLock, sidestepAuto, redsyncLock, redsyncAuto, redislockLock, redislockAuto, rueidisLock, rueidisLockFlush,
+		rawGoRedis, rawGoRedisAuto, rawFence, rawRueidis, rawRueidisFlush,
+	}
 	line := []lockPeer{sidestepLock, sidestepTurn1, redsyncLock, redislockLock, rueidisLock, rawToken}
 	return []scenario{
 		{
@@ -55,7 +59,7 @@ func lockScenarios() []scenario {
 		{
 			name:  "lock/cycle-64",
 			title: "Free locks: acquire and release, 64 goroutines on 64 keys",
-			about: "Throughput when all wait for the server at once. go-redis opens a connection per call under way, " +
+			about: "Throughput when all wait for the server at once. go-redis opens a connection per call under way, and with its automatic pipelining writes those of all goroutines on few; " +
 				"rueidis writes those of all goroutines on two, four where there are four processors or more (it pauses after each write where a flush delay is given), " +
 				"sidestep sends what waits in one script.",
 			metrics: []metric{{"cycles/s", false}, {"server µs/cycle", true}, {"commands/cycle", true}},
@@ -132,6 +136,7 @@ func lockScenarios() []scenario {
 			targets: []target{
 				{metric: "wait p99 ms", over: rawToken.name, atMost: 1.3}, // at the price of a turn
 				{metric: "wait p99 ms", of: sidestepTurn1.name, over: rawToken.name, atMost: 1.3},
+				{metric: "wait p99 ms", over: bestPeer, atMost: 0.25},
 				{metric: "sections/s", over: rawToken.name, atLeast: 0.95},
 				{metric: "sections/s", of: sidestepTurn1.name, over: rawToken.name, atLeast: 0.95},
 				{metric: "Jain", of: sidestepTurn1.name, atLeast: 0.99},
@@ -148,11 +153,12 @@ func lockScenarios() []scenario {
 		{
 			name:  "lock/idle-waiters",
 			title: "Waiters of one held lock in one process: what they cost while nothing happens",
-			about: "Commands per second with 100 and with 10,000 goroutines waiting; and, with 10,000, what each costs beyond its " +
-				"caller's goroutine. redsync and redislock wait by asking again, here every 100 ms.",
+			about: "Commands per second with 100, 1,000 and 10,000 goroutines waiting; and, with 10,000, what each costs beyond a " +
+				"goroutine that waits for its context. redsync and redislock wait by asking again, here every 100 ms.",
 			rounds: 1,
 			metrics: []metric{
 				{"commands/s, 10k", true},
+				{"commands/s, 1k", true},
 				{"commands/s, 100", true},
 				{"goroutines/waiter", true},
 				{"connections", true},
@@ -366,46 +372,44 @@ func patient(p lockPeer) lockPeer {
 
 func idleWaiters(e *env, p lockPeer) (values, error) {
 	out := values{}
-	for _, n := range []int{e.n(100, 10), e.n(10_000, 500)} {
+	for _, size := range []struct {
+		n    int
+		rate string
+	}{{e.n(100, 10), "commands/s, 100"}, {e.n(1000, 50), "commands/s, 1k"}, {e.n(10_000, 500), "commands/s, 10k"}} {
 		if err := e.empty(); err != nil {
 			return nil, err
 		}
-		v, err := waiters(e, p, n)
+		rate, v, err := waiters(e, p, size.n)
 		if err != nil {
 			return nil, err
 		}
-		if n == e.n(100, 10) {
-			out["commands/s, 100"] = v["commands/s, 10k"]
-			continue
-		}
-		for m, x := range v {
-			out[m] = x
-		}
+		out[size.rate] = rate
+		maps.Copy(out, v) // the last are of the most
 	}
 	return out, nil
 }
 
-func waiters(e *env, p lockPeer, n int) (values, error) {
+// waiters returns the commands per second of n goroutines that wait, and what each costs.
+func waiters(e *env, p lockPeer, n int) (rate float64, v values, err error) {
 	holder, err := p.open(e.addr, new(wire))
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	defer holder.close()
 	h, err := holder.try(context.Background(), "key")
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	defer func() { _ = h.unlock(context.Background()) }() // the data are dropped next
 	kit, err := open(e, p)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	defer kit.close()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
+	before := inUse()
+	bare := bareWaiters(n)
 	goroutines, connections := runtime.NumGoroutine(), e.info("connected_clients")
 	entered := atomic.Int64{}
 	var wg sync.WaitGroup
@@ -417,20 +421,45 @@ func waiters(e *env, p lockPeer, n int) (values, error) {
 	commands, server, client, began := e.wire.commands.Load(), e.cpu(), ownCPU(), time.Now()
 	time.Sleep(d)
 	took := time.Since(began).Seconds()
-	v := values{
-		"commands/s, 10k":   float64(e.wire.commands.Load()-commands) / took,
+	rate = float64(e.wire.commands.Load()-commands) / took
+	v = values{
 		"client CPU ms/s":   (ownCPU() - client) * 1e3 / took,
 		"server CPU ms/s":   (e.cpu() - server) * 1e3 / took,
 		"goroutines/waiter": float64(runtime.NumGoroutine()-goroutines-n) / float64(n),
 		"connections":       e.info("connected_clients") - connections,
 	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	v["KiB/waiter"] = float64(int64(after.HeapAlloc+after.StackInuse)-int64(before.HeapAlloc+before.StackInuse)) / 1024 / float64(n)
+	v["KiB/waiter"] = (inUse() - before - bare) / 1024 / float64(n)
 	cancel()
 	wg.Wait()
 	if entered.Load() > 0 {
-		return nil, fmt.Errorf("%d entered a held lock", entered.Load())
+		return 0, nil, fmt.Errorf("%d entered a held lock", entered.Load())
 	}
-	return v, nil
+	return rate, v, nil
+}
+
+// inUse returns the bytes of heap and stacks.
+func inUse() float64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc + m.StackInuse)
+}
+
+// bareWaiters returns the bytes of n goroutines that wait for a context.
+func bareWaiters(n int) float64 {
+	ctx, cancel := context.WithCancel(context.Background())
+	before := inUse()
+	var started, wg sync.WaitGroup
+	started.Add(n)
+	for range n {
+		wg.Go(func() {
+			started.Done()
+			<-ctx.Done()
+		})
+	}
+	started.Wait()
+	after := inUse()
+	cancel()
+	wg.Wait()
+	return after - before
 }

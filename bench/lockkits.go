@@ -45,18 +45,24 @@ type lockPeer struct {
 }
 
 var (
-	sidestepLock  = lockPeer{name: "sidestep", open: openSidestep(lock.Config{TTL: ttl})}
+	sidestepLock  = lockPeer{name: "sidestep", open: openSidestep(plain, lock.Config{TTL: ttl})}
 	sidestepTurn1 = lockPeer{
 		name: "sidestep, turns of 1", note: "TurnSections 1: no hand-off within a process",
-		open: openSidestep(lock.Config{TTL: ttl, TurnSections: 1}),
+		open: openSidestep(plain, lock.Config{TTL: ttl, TurnSections: 1}),
+	}
+	sidestepAuto = lockPeer{
+		name: "sidestep, AutoPipeline", note: "on go-redis's automatic pipelining instead of batches of its own",
+		open: openSidestep(pipelined, lock.Config{TTL: ttl}),
 	}
 	// Its own delay between tries is 50 to 250 ms, at random, and 32 tries: made
 	// for patience, not for hand-off. 1 ms gives the shortest longest waits (p99).
 	// With 3 ms there would be more sections per second, for fewer commands each,
 	// and longer waits.
-	redsyncLock = lockPeer{name: "redsync", note: "a try every 1 ms, without end", open: openRedsync}
+	redsyncLock = lockPeer{name: "redsync", note: "a try every 1 ms, without end", open: openRedsync(plain)}
+	redsyncAuto = lockPeer{name: "redsync, AutoPipeline", note: "on go-redis's automatic pipelining", open: openRedsync(pipelined)}
 	// The same for its retry strategy; it has none by default.
-	redislockLock = lockPeer{name: "redislock", note: "LinearBackoff(1 ms)", open: openRedislock}
+	redislockLock = lockPeer{name: "redislock", note: "LinearBackoff(1 ms)", open: openRedislock(plain)}
+	redislockAuto = lockPeer{name: "redislock, AutoPipeline", note: "on go-redis's automatic pipelining", open: openRedislock(pipelined)}
 	// One key instead of three, and no notices of its own changes: the settings
 	// its documentation gives for one server of this version.
 	rueidisLock = lockPeer{name: "rueidislock", note: "KeyMajority 1, NoLoopTracking", open: openRueidislock(0)}
@@ -67,7 +73,8 @@ var (
 		open: openRueidislock(flushDelay),
 	}
 
-	rawGoRedis      = lockPeer{name: "go-redis by hand", note: "SET NX and a compare-and-delete script", limit: true, open: openRawGoRedis}
+	rawGoRedis      = lockPeer{name: "go-redis by hand", note: "SET NX and a compare-and-delete script", limit: true, open: openRawGoRedis(plain)}
+	rawGoRedisAuto  = lockPeer{name: "go-redis by hand, AutoPipeline", note: "the same on go-redis's automatic pipelining", limit: true, open: openRawGoRedis(pipelined)}
 	rawFence        = lockPeer{name: "go-redis by hand, with a fence", note: "as before, but a script does the SET NX and stores a number made from TIME", limit: true, open: openRawFence}
 	rawRueidis      = lockPeer{name: "rueidis by hand", note: "the same on rueidis, which joins the commands of all goroutines on a few connections", limit: true, open: openRawRueidis(0)}
 	rawRueidisFlush = lockPeer{
@@ -77,17 +84,39 @@ var (
 	rawToken = lockPeer{name: "FIFO token by hand", note: "a token in a LIST, taken by BLPOP and put back by RPUSH: no lease, no fence, and lost with its holder", limit: true, open: openToken}
 )
 
+// clientOf makes a client of go-redis.
+type clientOf func(addr string, w *wire) (redis.UniversalClient, error)
+
+func plain(addr string, w *wire) (redis.UniversalClient, error) { return newClient(addr, w), nil }
+
+// pipelined has what many goroutines ask for written on few connections.
+func pipelined(addr string, w *wire) (redis.UniversalClient, error) {
+	rdb := newClient(addr, w)
+	auto, err := rdb.AutoPipeline()
+	if err != nil {
+		return nil, errors.Join(err, rdb.Close())
+	}
+	return &pipeline{auto, rdb}, nil
+}
+
+type pipeline struct {
+	*redis.AutoPipeliner
+	rdb *redis.Client
+}
+
+func (p *pipeline) Close() error { return errors.Join(p.AutoPipeliner.Close(), p.rdb.Close()) }
+
 // sidestep
 
 type sidestepKit struct {
-	rdb *redis.Client
+	rdb redis.UniversalClient
 	l   *lock.Locker
 }
 
-func openSidestep(cfg lock.Config) func(string, *wire) (lockKit, error) {
+func openSidestep(client clientOf, cfg lock.Config) func(string, *wire) (lockKit, error) {
 	return func(addr string, w *wire) (lockKit, error) {
-		rdb := newClient(addr, w)
-		return &sidestepKit{rdb, lock.New(rdb, cfg)}, nil
+		rdb, err := client(addr, w)
+		return &sidestepKit{rdb, lock.New(rdb, cfg)}, err
 	}
 }
 
@@ -121,14 +150,16 @@ func (k *sidestepKit) close() {
 // redsync
 
 type redsyncKit struct {
-	rdb   *redis.Client
+	rdb   redis.UniversalClient
 	rs    *redsync.Redsync
 	every time.Duration // between tries
 }
 
-func openRedsync(addr string, w *wire) (lockKit, error) {
-	rdb := newClient(addr, w)
-	return &redsyncKit{rdb, redsync.New(goredis.NewPool(rdb)), time.Millisecond}, nil
+func openRedsync(client clientOf) func(string, *wire) (lockKit, error) {
+	return func(addr string, w *wire) (lockKit, error) {
+		rdb, err := client(addr, w)
+		return &redsyncKit{rdb, redsync.New(goredis.NewPool(rdb)), time.Millisecond}, err
+	}
 }
 
 func (k *redsyncKit) try(ctx context.Context, name string) (unlocker, error) {
@@ -163,14 +194,16 @@ func (k *redsyncKit) close() { k.rdb.Close() }
 // redislock
 
 type redislockKit struct {
-	rdb   *redis.Client
+	rdb   redis.UniversalClient
 	c     *redislock.Client
 	every time.Duration // between tries
 }
 
-func openRedislock(addr string, w *wire) (lockKit, error) {
-	rdb := newClient(addr, w)
-	return &redislockKit{rdb, redislock.New(rdb), time.Millisecond}, nil
+func openRedislock(client clientOf) func(string, *wire) (lockKit, error) {
+	return func(addr string, w *wire) (lockKit, error) {
+		rdb, err := client(addr, w)
+		return &redislockKit{rdb, redislock.New(rdb), time.Millisecond}, err
+	}
 }
 
 func (k *redislockKit) try(ctx context.Context, name string) (unlocker, error) {
@@ -271,9 +304,14 @@ var leastFence = redis.NewScript(`if redis.call('SET', KEYS[1], ARGV[1], 'NX', '
 end
 return 0`)
 
-type rawKit struct{ rdb *redis.Client }
+type rawKit struct{ rdb redis.UniversalClient }
 
-func openRawGoRedis(addr string, w *wire) (lockKit, error) { return &rawKit{newClient(addr, w)}, nil }
+func openRawGoRedis(client clientOf) func(string, *wire) (lockKit, error) {
+	return func(addr string, w *wire) (lockKit, error) {
+		rdb, err := client(addr, w)
+		return &rawKit{rdb}, err
+	}
+}
 
 func (k *rawKit) try(ctx context.Context, name string) (unlocker, error) {
 	token := rand.Text()
@@ -288,7 +326,7 @@ func (k *rawKit) try(ctx context.Context, name string) (unlocker, error) {
 }
 
 type rawHeld struct {
-	rdb         *redis.Client
+	rdb         redis.UniversalClient
 	name, token string
 }
 

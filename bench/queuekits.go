@@ -38,14 +38,16 @@ type queuePeer struct {
 	// slow says that a small part of the others' requests per second is normal
 	// here: such a peer gets fewer requests where only their rate is asked for.
 	slow bool
+	// rare says that it looks for work once a second.
+	rare bool
 }
 
 var (
-	sidestepQueue = queuePeer{name: "sidestep", open: openListq}
+	sidestepQueue = queuePeer{name: "sidestep", note: "packages listq and delayq by themselves", open: openListq}
 	sidestepTask  = queuePeer{name: "sidestep, task", note: "the root package: a typed task, the payload a JSON string", open: openTask}
 	// asynq looks for work every second and for due tasks every five: that is
 	// made for a low idle cost.
-	asynqDefault = queuePeer{name: "asynq", note: "defaults: looks every 1 s, for due tasks every 5 s", open: openAsynq(0, 0), slow: true}
+	asynqDefault = queuePeer{name: "asynq", note: "defaults: looks every 1 s, for due tasks every 5 s", open: openAsynq(0, 0), slow: true, rare: true}
 	// Shorter intervals than these gain nothing more in latency that its cost in
 	// commands would not take from throughput.
 	asynqEager = queuePeer{name: "asynq, eager", note: "looks every 5 ms, for due tasks every 50 ms", open: openAsynq(5*time.Millisecond, 50*time.Millisecond), slow: true}
@@ -55,7 +57,7 @@ var (
 	// The recipe of many an article: everything is in one ZSET, who removes a
 	// member has it, and who finds none sleeps for a second. At most once: what
 	// was taken is gone when its process dies.
-	textbook = queuePeer{name: "textbook ZSET", note: "ZRANGEBYSCORE, ZREM, 1 s of sleep; at most once", open: openTextbook(false), slow: true}
+	textbook = queuePeer{name: "textbook ZSET", note: "ZRANGEBYSCORE, ZREM, 1 s of sleep; at most once", open: openTextbook(false), slow: true, rare: true}
 	// Its better form takes up to 100 at once, in a script.
 	textbookLua = queuePeer{name: "textbook ZSET, Lua", note: "the same in a script, 100 at a time; at most once", open: openTextbook(true)}
 

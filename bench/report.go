@@ -96,6 +96,11 @@ func printResult(w io.Writer, r result) {
 	}
 	printTable(w, rows)
 	for _, p := range r.Peers {
+		if p.Note != "" {
+			fmt.Fprintf(w, "  %s: %s\n", p.Peer, p.Note)
+		}
+	}
+	for _, p := range r.Peers {
 		if p.Error != "" {
 			fmt.Fprintf(w, "  %-11s  %s: %s\n", "FAILED", p.Peer, p.Error)
 		}
@@ -134,6 +139,15 @@ func printMarkdown(w io.Writer, r result) {
 		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w)
+	var notes []string
+	for _, p := range r.Peers {
+		if p.Note != "" {
+			notes = append(notes, p.Peer+": "+p.Note)
+		}
+	}
+	if notes != nil {
+		fmt.Fprintf(w, "Settings. %s.\n\n", strings.Join(notes, ". "))
+	}
 	lines := 0
 	for _, p := range r.Peers {
 		if p.Error != "" {

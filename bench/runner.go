@@ -142,7 +142,9 @@ func runScenario(ctx context.Context, e *env, s scenario, turn, rounds int, only
 		}
 	}
 	fmt.Fprint(progress, "\r\033[K")
-	r.Targets = judgeAll(s, r.Peers)
+	if !e.quick { // whose sizes are others than those that the targets are for
+		r.Targets = judgeAll(s, r.Peers)
+	}
 	r.Seconds = time.Since(began).Seconds()
 	return r, nil
 }
@@ -167,7 +169,7 @@ func judgeAll(s scenario, peers []peerResult) []targetResult {
 }
 
 // judge compares a target with what was measured. It reports false if one of
-// the peers was not run.
+// the peers was not run; the best peer is known only if all were.
 func (t target) judge(s scenario, peers []peerResult) (targetResult, bool) {
 	find := func(name string) []float64 {
 		for _, p := range peers {
@@ -189,6 +191,9 @@ func (t target) judge(s scenario, peers []peerResult) (targetResult, bool) {
 	if t.over != "" {
 		over := t.over
 		if over == bestPeer {
+			if len(peers) < len(s.peers) {
+				return targetResult{}, false
+			}
 			over = best(s, peers, t.metric)
 			text += " / " + bestPeer + "'s (" + over + ")"
 		} else {
