@@ -14,7 +14,8 @@ import (
 var manyLua string
 
 // newMany returns the script that runs several acquires and releases: their own
-// texts, as functions that all see one time.
+// texts, as functions that all see one time, behind the shortcuts of each group. take
+// is that of acquires, if there is one.
 func newMany(take string, acquire, release *script) *script {
 	const time = "redis.call('TIME')"
 	function := func(s *script) string { return strings.ReplaceAll(s.text(), time, "time") }
@@ -22,7 +23,7 @@ func newMany(take string, acquire, release *script) *script {
 		"local time = "+time+"\n",
 		"local function acquire(KEYS, ARGV)\n", function(acquire), "end\n",
 		"local function release(KEYS, ARGV)\n", function(release), "end\n",
-		take, manyLua)
+		within(within(manyLua, "take", take), "mark", markLua))
 }
 
 // many sends acquires and releases that meet in one script: that costs the server half

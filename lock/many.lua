@@ -7,44 +7,43 @@
 -- The head is "a" for acquires or "r" for releases, and then a digit each: of how many keys a call is,
 -- and of how many of values and entries. In common have acquires lease, margin, block, and claim, and
 -- releases the margin
--- returns per call what its script does | false if that failed: it is to be sent by itself
+-- returns per call what its script does | an error, or false, if that failed: it is to be sent by itself
 local out, calls, key, arg = {}, 0, 0, 1
 while ARGV[arg] do
   local what, keys, own = string.byte(ARGV[arg], 1, 3)
   local acquires, n, common = what == 97, tonumber(ARGV[arg + 1]), arg + 1
   local value = common + (acquires and 4 or 1)
   keys, own = keys - 48, own - 48
+  local answered = 0
 
-  local function alone(i)
-    local ks, entry = {}, own == 2 and ARGV[value + n + i] or nil
-    for j = 1, keys do ks[j] = KEYS[key + (j - 1) * n + i] end
-    if not acquires then return release(ks, {ARGV[value + i], ARGV[common + 1], entry}) end
-    return acquire(ks, {ARGV[value + i], ARGV[common + 1], ARGV[common + 2], ARGV[common + 3], entry, ARGV[common + 4]})
-  end
-
-  -- The shortcut of all of them: nobody waits for any.
-  local short
+  -- The shortcut of all of them, if nobody waits for any.
   if keys == 2 or redis.pcall('EXISTS', unpack(KEYS, key + 2 * n + 1, key + keys * n)) == 0 then
-    if not acquires then
-      short = function(lock, _, value)
-        return redis.pcall('GET', lock) == value and redis.pcall('DEL', lock)
+    if acquires then
+      -- take
+    else
+      for i = 1, n do
+        local lock = KEYS[key + i]
+        if redis.pcall('GET', lock) == ARGV[value + i] then
+          out[calls + i], answered = redis.pcall('DEL', lock), answered + 1
+        end
       end
-    elseif take then
-      local lease, margin, k = ARGV[common + 1], tonumber(ARGV[common + 2]), tonumber(ARGV[common + 3])
-      local last = time[1] * 1000000 + time[2] + k - 1
-      local said = string.format('%.0f', last)
-      short = function(lock, fence, value) return take(lock, fence, value, lease, margin, k, last, said) end
     end
   end
 
-  for i = 1, n do
-    local said = short and short(KEYS[key + i], KEYS[key + n + i], ARGV[value + i])
-    if type(said) ~= 'number' then
-      local ok
-      ok, said = pcall(alone, i)
-      said = ok and said or false
+  -- The others by themselves.
+  if answered < n then
+    local function alone(i)
+      local ks, entry = {}, own == 2 and ARGV[value + n + i] or nil
+      for j = 1, keys do ks[j] = KEYS[key + (j - 1) * n + i] end
+      if not acquires then return release(ks, {ARGV[value + i], ARGV[common + 1], entry}) end
+      return acquire(ks, {ARGV[value + i], ARGV[common + 1], ARGV[common + 2], ARGV[common + 3], entry, ARGV[common + 4]})
     end
-    out[calls + i] = said
+    for i = 1, n do
+      if not out[calls + i] then
+        local ok, said = pcall(alone, i)
+        out[calls + i] = ok and said or false
+      end
+    end
   end
   calls, key, arg = calls + n, key + keys * n, value + own * n + 1
 end

@@ -1,18 +1,17 @@
--- mark: mint, as in the prelude, for a lock that has just been taken.
--- lock, fence: its keys   k: how many fences   n, said: the last of them by the clock, and that as text
--- margin: of the fence, in ms. The expiry holds for all fences of one period. If this fails, the lock was never taken.
-local last = redis.pcall('SET', fence, said, 'KEEPTTL', 'GET')
+-- mark: mint, as in the prelude, for a lock that has just been taken; it stands inside the scripts that take one.
+-- Before it: lock, fence, its keys; k, how many fences; f, said, the last of them by the clock, and that as text;
+-- margin, of the fence in ms; period, how many margins there have been until f
+-- After it: f, the last fence, or failed, an error, and the lock was never taken
+-- The expiry holds for all fences of one period.
+local last, failed = redis.pcall('SET', fence, said, 'KEEPTTL', 'GET'), nil
 if type(last) == 'table' then
-  redis.pcall('DEL', lock)
-  return last
-end
-last = tonumber(last or 0) or 0
-if last > n - k or math.floor(last / 1000 / margin) < math.floor(n / 1000 / margin) then
-  n = math.max(n, last + k)
-  local kept = redis.pcall('SET', fence, string.format('%.0f', n), 'PXAT', string.format('%.0f', (math.floor(n / 1000 / margin) + 2) * margin))
-  if kept.err then
-    redis.pcall('DEL', lock)
-    return kept
+  failed = last
+else
+  last = tonumber(last or 0) or 0
+  if last > f - k or last < period * margin * 1000 then
+    f = math.max(f, last + k)
+    last = redis.pcall('SET', fence, string.format('%.0f', f), 'PXAT', string.format('%.0f', (math.floor(f / 1000 / margin) + 2) * margin))
+    failed = last.err and last
   end
 end
-return n
+if failed then redis.pcall('DEL', lock) end

@@ -78,12 +78,12 @@ type scripts struct{ acquire, release, many, revoke *script }
 
 var (
 	aloneScripts = newScripts(
-		marking(takeLua),
-		newScript(marking(tryLockLua), preludeLua, acquireLua),
+		takeLua,
+		newScript(within(tryLockLua, "mark", markLua), preludeLua, acquireLua),
 		newScript(unlockLua, preludeLua, releaseLua),
 		newScript(preludeLua, revokeLua))
 	quorumScripts = newScripts(
-		"local take\n", // a vote has no shortcut
+		"", // a vote has no shortcut
 		newScript(preludeLua, quorumLua, voteLua),
 		newScript(unlockLua, preludeLua, quorumLua, releaseLua),
 		newScript(preludeLua, quorumLua, revokeLua))
@@ -93,9 +93,11 @@ func newScripts(take string, acquire, release, revoke *script) scripts {
 	return scripts{acquire: acquire, release: release, many: newMany(take, acquire, release), revoke: revoke}
 }
 
-// marking puts mark.lua where a script says so: a function would cost as much as a
-// command.
-func marking(lua string) string { return strings.Replace(lua, "-- mark\n", markLua, 1) }
+// within puts a part where a script names it in a line: a function would cost as much
+// as a command.
+func within(lua, name, part string) string {
+	return strings.Replace(lua, "-- "+name+"\n", part, 1)
+}
 
 // script is one Lua script: its text without comments, and its digest.
 type script struct {

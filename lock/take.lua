@@ -1,8 +1,12 @@
--- take: trylock, for one of several that look at the clock once. n and said are the last of its k
--- fences by that, as a number and as text.
--- returns the last fence | nothing, or an error, if it was not taken
-local function take(lock, fence, value, lease, margin, k, n, said)
-  local took = redis.pcall('SET', lock, value, 'NX', 'PX', lease)
-  if not took or took.err then return end
-  -- mark
+-- take: trylock, of a group of acquires in whose lines nobody stands; it stands inside many.
+local lease, margin, k = ARGV[common + 1], tonumber(ARGV[common + 2]), tonumber(ARGV[common + 3])
+local least = time[1] * 1000000 + time[2] + k - 1
+local said, period = string.format('%.0f', least), math.floor(least / 1000 / margin)
+for i = 1, n do
+  local lock, fence, f = KEYS[key + i], KEYS[key + n + i], least
+  local took = redis.pcall('SET', lock, ARGV[value + i], 'NX', 'PX', lease)
+  if took and took.ok then
+    -- mark
+    out[calls + i], answered = failed or f, answered + 1
+  end
 end

@@ -629,17 +629,17 @@ var controls = []Control{
 	},
 	{
 		"trylock-fence-stays", "fences grow though the clock steps back, in the shortcut", "lock/mark.lua",
-		"if last > n - k or math.floor", "if math.floor",
+		"if last > f - k or last <", "if last <",
 		[]string{"lock:TestFenceGrowsThoughTheClockStepsBack", "lock:TestFenceIsKept"},
 	},
 	{
 		"trylock-fence-expires", "the fence outlives its period", "lock/mark.lua",
-		" or math.floor(last / 1000 / margin) < math.floor(n / 1000 / margin) then", " then",
+		" or last < period * margin * 1000 then", " then",
 		[]string{"lock:TestFenceIsKept"},
 	},
 	{
 		"trylock-no-undo", "a lock whose fence cannot be written is not taken", "lock/mark.lua",
-		"  redis.pcall('DEL', lock)\n  return last\n", "  return last\n",
+		"if failed then redis.pcall('DEL', lock) end\n", "",
 		[]string{"lock:TestFenceOfAnotherType", "lock:TestFaultOfTheFenceStrandsNothing"},
 	},
 	{
@@ -678,8 +678,8 @@ var controls = []Control{
 		[]string{lockTable, lockWalks},
 	},
 	{
-		"many-mixes-fences", "in a script of several each has its own fence", "lock/many.lua",
-		"short(KEYS[key + i], KEYS[key + n + i],", "short(KEYS[key + i], KEYS[key + n + 1],",
+		"many-mixes-fences", "in a script of several each has its own fence", "lock/take.lua",
+		"KEYS[key + i], KEYS[key + n + i], least", "KEYS[key + i], KEYS[key + n + 1], least",
 		[]string{lockWalks},
 	},
 	{
@@ -699,12 +699,12 @@ var controls = []Control{
 	},
 	{
 		"many-takes-held", "in a script of several too, a free lock only is taken", "lock/take.lua",
-		"redis.pcall('SET', lock, value, 'NX', 'PX', lease)", "redis.pcall('SET', lock, value, 'PX', lease)",
+		"ARGV[value + i], 'NX', 'PX', lease)", "ARGV[value + i], 'PX', lease)",
 		[]string{lockTable, lockWalks},
 	},
 	{
 		"many-frees-others", "in a script of several too, who does not hold a lock does not free it", "lock/many.lua",
-		"redis.pcall('GET', lock) == value and", "redis.pcall('GET', lock) and",
+		"if redis.pcall('GET', lock) == ARGV[value + i] then", "if redis.pcall('GET', lock) then",
 		[]string{lockTable, lockWalks},
 	},
 	{
@@ -714,12 +714,7 @@ var controls = []Control{
 	},
 	{
 		"many-raises", "a fence of nonsense takes no other's answer away", "lock/mark.lua",
-		"local kept = redis.pcall(", "local kept = redis.call(",
-		[]string{"lock:TestAFenceOfNonsenseFailsNoOther"},
-	},
-	{
-		"mark-no-undo", "nor is one whose fence is of no clock", "lock/mark.lua",
-		"    redis.pcall('DEL', lock)\n    return kept\n", "    return kept\n",
+		"    last = redis.pcall('SET',", "    last = redis.call('SET',",
 		[]string{"lock:TestAFenceOfNonsenseFailsNoOther"},
 	},
 	{
