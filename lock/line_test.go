@@ -236,6 +236,51 @@ func TestReleaseInHoldEndsTheContext(t *testing.T) {
 	}
 }
 
+// So has the context of a section whose function has returned, for what that has left
+// behind: also while the answer to the release is under way.
+func TestReturnFromHoldEndsTheContext(t *testing.T) {
+	for _, next := range []string{"another process", "this process"} {
+		t.Run(next, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rdb := redistest.Mini(t)
+				own, f := faulty(t, rdb, nil)
+				l := newLocker(t, own, lock.Config{TurnTime: time.Hour, Hooks: lock.Hooks{
+					Released: func(context.Context, lock.ReleasedEvent) { time.Sleep(time.Second) },
+				}})
+				other := l
+				if next == "another process" {
+					other = newLocker(t, rdb, lock.Config{})
+				}
+				var wg sync.WaitGroup
+				var section context.Context
+				wg.Go(func() {
+					if err := l.Do(t.Context(), "x", nil, func(ctx context.Context, _ *lock.Lock) error {
+						section = ctx
+						time.Sleep(time.Second)
+						f.delay.Store(int64(time.Second))
+						return nil
+					}); err != nil {
+						t.Error(err)
+					}
+				})
+				time.Sleep(500 * time.Millisecond)
+				if err := other.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error {
+					f.delay.Store(0)
+					select {
+					case <-section.Done():
+					default:
+						t.Error("two sections whose contexts have not ended")
+					}
+					return nil
+				}); err != nil {
+					t.Error(err)
+				}
+				wg.Wait()
+			})
+		})
+	}
+}
+
 // A second Hold leaves the first its lock, also if it comes with a context that has
 // ended.
 func TestHoldInHoldReleasesNothing(t *testing.T) {

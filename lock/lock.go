@@ -173,8 +173,12 @@ func (lk *Lock) release(ctx context.Context, held, well bool) (lost, err error) 
 		lk.expires = ls.deadline
 		lk.covered = between(now, ls.deadline) > 0
 		lk.hookReleased(ctx)
-		if !held && lk.cancel != nil {
-			lk.cancel(ErrNotHeld) // before anyone else can hold it
+		if lk.cancel != nil {
+			cause := ErrNotHeld
+			if held {
+				cause = nil // its function has returned
+			}
+			lk.cancel(cause) // before anyone else can hold it
 		}
 		if ls.tk != nil && ls.tk.slot.handOn(ls.tk, now) || well && lk.pass(now) {
 			lk.released = true

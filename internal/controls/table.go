@@ -976,8 +976,13 @@ var controls = []Control{
 	},
 	{
 		"context-outlives-release", "the context of a section ends before its function's release does", "lock/lock.go",
-		"			lk.cancel(ErrNotHeld) // before", "			// before",
+		"			lk.cancel(cause) // before", "			if held {\n				lk.cancel(cause)\n			} // before",
 		[]string{"lock:TestReleaseInHoldEndsTheContext"},
+	},
+	{
+		"context-outlives-return", "the context of a section that has returned ends before its release", "lock/lock.go",
+		"			lk.cancel(cause) // before", "			if !held {\n				lk.cancel(cause)\n			} // before",
+		[]string{"lock:TestReturnFromHoldEndsTheContext"},
 	},
 	{
 		"hold-in-hold-releases", "a second Hold leaves the first its lock", "lock/hold.go",
