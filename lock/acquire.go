@@ -59,14 +59,14 @@ func (l *Locker) acquire(ctx context.Context, name string, b Backoff, plain bool
 		return nil, ErrClosed
 	}
 	s := l.slotFor(slotID{name, set.owner})
-	c := s.want(w)
-	inline := c != nil && ctx.Done() == nil
-	if c != nil && !inline {
+	switch c := s.want(w); {
+	case c == nil:
+		l.unlock()
+	case ctx.Done() == nil:
+		l.here(func() { c.run(ctx) })
+	default:
 		l.spawn(func() { c.run(detached(ctx)) })
-	}
-	l.unlock()
-	if inline {
-		c.run(ctx)
+		l.unlock()
 	}
 
 	gaveUp := !l.wait(ctx, s, w, b, began)

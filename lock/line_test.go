@@ -3,6 +3,7 @@ package lock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -341,6 +342,54 @@ func TestClose(t *testing.T) {
 		release(t, kept)
 		release(t, lk)
 	})
+}
+
+// Close waits for the commands of callers whose contexts have no end, too, and what they
+// still take is given back before that.
+func TestCloseWaitsForCallsWithoutAnEnd(t *testing.T) {
+	ctx := context.Background()
+	for what, call := range map[string]func(l *lock.Locker, held *lock.Lock) error{
+		"Acquire": func(l *lock.Locker, _ *lock.Lock) error {
+			if _, err := l.Acquire(ctx, "y", nil); !errors.Is(err, lock.ErrClosed) {
+				return fmt.Errorf("not closed: %w", err)
+			}
+			return nil
+		},
+		"TryAcquire": func(l *lock.Locker, _ *lock.Lock) error {
+			_, err := l.TryAcquire(ctx, "z")
+			return err
+		},
+		"Extend":  func(_ *lock.Locker, held *lock.Lock) error { return held.Extend(ctx) },
+		"Release": func(_ *lock.Locker, held *lock.Lock) error { return held.Release(ctx) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rdb := redistest.Mini(t)
+				own, f := faulty(t, rdb, nil)
+				l := lock.New(own, lock.Config{})
+				release(t, take(t, l, "y")) // the scripts are known
+				held := take(t, l, "x")
+				if err := held.Extend(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				f.delay.Store(int64(time.Second))
+				began := time.Now()
+				done := make(chan error, 1)
+				go func() { done <- call(l, held) }()
+				time.Sleep(100 * time.Millisecond)
+				l.Close()
+				own.Close() // after the Locker, as documented
+				if took := time.Since(began); took < time.Second {
+					t.Errorf("Close returned %v after the call began, whose answer takes 1s", took)
+				}
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				time.Sleep(5 * time.Second)
+				wantHeld(t, newLocker(t, rdb, lock.Config{}), "y", false)
+			})
+		})
+	}
 }
 
 // What runs in the background ends by itself when nothing is left to do: the

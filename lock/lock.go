@@ -242,7 +242,8 @@ func (d *departure) leave(ctx context.Context) bool {
 	left := releaseTimeout
 	if n, ok := l.node.(*single); ok && n.prompt() {
 		began := time.Now()
-		d.send(l.limits.limit(ctx, began), true)
+		l.mu.Lock()
+		l.here(func() { d.send(l.limits.limit(ctx, began), true) })
 		if left -= time.Since(began); d.err == nil || left <= 0 || !n.repeats {
 			d.settle()
 			return true

@@ -445,7 +445,10 @@ func (l *Locker) ask(ctx context.Context, op string, k *keys, do func(context.Co
 		return cutOff(ctx, op, k)
 	}
 	if ctx.Done() == nil {
-		if err := do(ctx); err != nil {
+		var err error
+		l.mu.Lock()
+		l.here(func() { err = do(ctx) })
+		if err != nil {
 			return unavailable(op, k.lock, err)
 		}
 		return nil

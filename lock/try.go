@@ -58,8 +58,7 @@ func (l *Locker) try(ctx context.Context, name string, s settings, prepare func(
 	}
 	began := time.Now()
 	if ctx.Done() == nil {
-		l.mu.Unlock()
-		t.call(ctx)
+		l.here(func() { t.call(ctx) })
 	} else {
 		t.done = make(chan struct{})
 		l.spawn(func() { t.call(detached(ctx)); close(t.done) })

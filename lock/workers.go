@@ -10,7 +10,7 @@ const (
 // workers are the goroutines of a Locker. They are used again: what a call of
 // go-redis needs of stack is dear to grow anew each time. Locker.mu guards them.
 type workers struct {
-	n     int           // all of them, those of longer standing as well
+	n     int           // all of them, those of longer standing and callers as well
 	idle  []chan func() // each takes one function, or its end by being closed; the last used last
 	spare int           // how many were idle all the time since the last sweep
 	sweep *time.Timer   // ends them, while any are idle
@@ -41,11 +41,24 @@ func (l *Locker) work(f func()) {
 		}
 		f = <-more
 	}
+	l.gone()
+}
+
+// here is spawn on the caller's goroutine. Call with mu held, which it gives up.
+func (l *Locker) here(f func()) {
+	l.workers.n++
+	l.unlock()
+	defer l.gone()
+	f()
+}
+
+// gone tells Close that a goroutine is at work no more.
+func (l *Locker) gone() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.workers.n--; l.workers.n == 0 {
 		l.drained.Broadcast()
 	}
-	l.mu.Unlock()
 }
 
 // rest makes a goroutine wait for more to do, unless there are enough that do.

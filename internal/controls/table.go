@@ -858,6 +858,11 @@ var controls = []Control{
 		"		l.workers.end(len(l.workers.idle))\n", "",
 		[]string{"lock:TestCloseEndsWorkersAtOnce"},
 	},
+	{
+		"close-leaves-callers", "Close waits for commands that callers make themselves", "lock/workers.go",
+		"	l.workers.n++\n	l.unlock()\n	defer l.gone()\n	f()\n", "	l.unlock()\n	f()\n",
+		[]string{"lock:TestCloseWaitsForCallsWithoutAnEnd"},
+	},
 	// Commands that share a round trip: docs/lock.md §2.
 	{
 		"batch-never", "who meets others shares a round trip", "lock/script.go",
