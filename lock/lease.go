@@ -18,6 +18,7 @@ type lease struct {
 	tk    *ticket
 
 	entry    string        // in the line, from the first join on
+	spared   []int         // nodes of a quorum that were never asked for the lease
 	ttl      time.Duration // to extend by: that of the section's caller
 	granted  time.Duration // length of the last lease: the TTL, or a claim lease
 	since    time.Time     // from when that counts

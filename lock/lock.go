@@ -281,7 +281,7 @@ func (d *departure) leave(ctx context.Context) bool {
 
 func (d *departure) send(ctx context.Context, once bool) {
 	ls, l := d.ls, d.ls.l
-	a := releaseArgs{value: ls.value, entry: ls.entry, margin: l.cfg.FenceMargin, report: true, once: once}
+	a := releaseArgs{value: ls.value, entry: ls.entry, margin: l.cfg.FenceMargin, report: true, once: once, spared: ls.spared}
 	d.reply, d.err = l.node.release(ctx, &ls.keys, &a)
 }
 

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -89,7 +90,7 @@ func (q *quorum) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireR
 		mine := *a
 		return q.nodes[i].acquire(ctx, k, &mine)
 	})
-	r.shed = true
+	r.spare = func(int) bool { return true }
 	undo := newRound(q, a.value, func(i int) (struct{}, error) {
 		if mayHaveGranted(&r.calls[i]) { // answered by now: this is its lane
 			q.l.insist(k, func() error { return q.nodes[i].discard(ctx, k, a.value) })
@@ -117,8 +118,11 @@ func (q *quorum) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireR
 	r.begin()
 	var fence int64
 	agree := 0
+	var spared []int
 	for _, v := range r.votes() {
 		switch {
+		case errors.Is(v.err, errBusy):
+			spared = append(spared, v.node)
 		case v.err != nil || !v.reply.granted:
 		case v.reply.fence > fence:
 			fence, agree = v.reply.fence, 1
@@ -131,7 +135,7 @@ func (q *quorum) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireR
 			return acquireReply{}, err
 		}
 	}
-	return acquireReply{granted: true, fence: fence}, nil
+	return acquireReply{granted: true, fence: fence, spared: spared}, nil
 }
 
 // refused makes one reply of an acquire that found no majority.
@@ -203,6 +207,7 @@ func (q *quorum) release(ctx context.Context, k *keys, a *releaseArgs) (releaseR
 		mine := *a
 		return q.nodes[i].release(ctx, k, &mine)
 	})
+	r.spare = func(i int) bool { return slices.Contains(a.spared, i) }
 	limited, cancel := context.WithTimeout(ctx, q.l.cfg.NodeTimeout)
 	defer cancel()
 	_, _ = q.mutex(k, a.value, q.l.cfg.TTL).UnlockContext(withCarrier(limited, &carrier{

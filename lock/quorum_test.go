@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -394,6 +395,27 @@ func TestQuorumMajorityDown(t *testing.T) {
 		wantKeys(t, good, "x", 0)
 		time.Sleep(time.Minute)
 	})
+}
+
+// What waits for a node that hangs is bounded: it is not asked to release what it was not
+// asked for.
+func TestHungNodeIsNotAskedToReleaseWhatItWasSpared(t *testing.T) {
+	nodes := miniNodes(t, 3)
+	stuck := make(chan struct{})
+	nodes[2].AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+		<-stuck
+		return next(ctx, cmd)
+	}})
+	l := newQuorum(t, nodes, lock.Config{})
+	before := runtime.NumGoroutine()
+	const bound = 4096 // maxOpen
+	for range bound {
+		release(t, take(t, l, "x"))
+	}
+	if n := runtime.NumGoroutine() - before; n > bound+500 {
+		t.Errorf("%d goroutines wait for one node", n)
+	}
+	close(stuck)
 }
 
 // What a failed or cancelled acquire got of the lock it gives back.

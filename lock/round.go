@@ -9,7 +9,7 @@ import (
 )
 
 // maxOpen bounds the commands that wait for one node: further acquires go without
-// it.
+// it, and so do the releases of what they took elsewhere.
 const maxOpen = 4096
 
 // What a node says that has not answered.
@@ -38,7 +38,7 @@ type round[T any] struct {
 	q     *quorum
 	value string // whose lane; "": any order will do
 	send  func(node int) (T, error)
-	shed  bool // it may go without a node that has too much to do
+	spare func(node int) bool // whether it may go without that node if that has too much to do; nil: no
 	calls []ballot[T]
 	news  chan struct{} // a token for each answer
 }
@@ -78,7 +78,7 @@ func (r *round[T]) begin() {
 func (r *round[T]) start(i int) {
 	c := &r.calls[i]
 	c.once.Do(func() {
-		wait, leave, busy := r.q.enter(i, r.value, r.shed)
+		wait, leave, busy := r.q.enter(i, r.value, r.spare != nil && r.spare(i))
 		if busy {
 			c.err = errBusy
 			close(c.done)

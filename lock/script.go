@@ -317,6 +317,7 @@ type acquireReply struct {
 	left    time.Duration // refused: of the holder's lease; -1 if it has no end
 	holder  string        // refused: the value of the lock key; "" if not known
 	split   bool          // refused: by several, none of whom has a majority
+	spared  []int         // granted by a quorum: the nodes that were not asked, as they had too much to do
 }
 
 func (n *single) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireReply, error) {
@@ -483,8 +484,9 @@ type releaseArgs struct {
 	value  string
 	entry  string // "" if it never stood in line
 	margin time.Duration
-	report bool // take the parked queues out and report them
-	once   bool // no second attempt
+	report bool  // take the parked queues out and report them
+	once   bool  // no second attempt
+	spared []int // nodes of a quorum, as in acquireReply
 
 	marginMS int64
 	argv     [10]any

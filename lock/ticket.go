@@ -217,6 +217,9 @@ func (s *slot) answered(c *call, r acquireReply, err error) {
 			return
 		}
 		tk.granted, tk.since, tk.deadline = c.args.lease, c.sent, deadline
+		if tk.entry == "" && !tk.had { // else an earlier acquire may have been sent to them
+			tk.spared = r.spared
+		}
 		s.enter(r.fence)
 		return
 	}

@@ -147,7 +147,7 @@ func (t *try) result(ctx context.Context, began time.Time) (*Lock, error) {
 		t.clean()
 		return nil, &UnavailableError{Op: t.op(), Key: ls.keys.lock, Sent: true, Err: errLate}
 	}
-	t.lock.fence, t.lock.began, ls.cur = t.reply.fence, time.Now(), &t.lock
+	t.lock.fence, t.lock.began, ls.cur, ls.spared = t.reply.fence, time.Now(), &t.lock, t.reply.spared
 	l.hookAcquired(ctx, &t.lock, began)
 	return &t.lock, nil
 }

@@ -1030,6 +1030,11 @@ var controls = []Control{
 		[]string{"lock:TestLaneOutlivesWhatIsShed"},
 	},
 	{
+		"spared-node-asked", "a node that hangs is not asked to release what it was not asked for", "lock/quorum.go",
+		"	r.spare = func(i int) bool { return slices.Contains(a.spared, i) }\n", "",
+		[]string{"lock:TestHungNodeIsNotAskedToReleaseWhatItWasSpared"},
+	},
+	{
 		"mailbox-for-ever", "a mailbox that cannot be subscribed to ends when nobody waits", "lock/mailbox.go",
 		"			m.forget() // it failed, and nobody waits\n", "",
 		[]string{"lock:TestMailboxWithoutSubscriptionEnds"},
