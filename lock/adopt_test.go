@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -344,6 +345,42 @@ func TestTryAcquireAllReturnsNoneThatIsOver(t *testing.T) {
 		}
 		for _, name := range names {
 			wantHeld(t, l, name, false)
+		}
+	})
+}
+
+// What it has taken from a quorum that hangs by then is given back in the background.
+func TestTryAcquireAllOnAQuorumEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := miniNodes(t, 3)
+		slow := []*redis.Client{nodes[0]}
+		var delays []*atomic.Int64
+		for _, rdb := range nodes[1:] {
+			c, delay := slowed(t, rdb)
+			slow, delays = append(slow, c), append(delays, delay)
+		}
+		l := newQuorum(t, slow, lock.Config{})
+		release(t, take(t, l, "y")) // the scripts are known
+		synctest.Wait()
+		set := func(d time.Duration) {
+			for _, delay := range delays {
+				delay.Store(int64(d))
+			}
+		}
+		set(100 * time.Millisecond)
+		time.AfterFunc(250*time.Millisecond, func() { set(3 * time.Second) })
+		ctx, cancel := context.WithTimeout(t.Context(), 350*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		if _, err := l.TryAcquireAll(ctx, "a", "b", "c", "d"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("TryAcquireAll = %v", err)
+		}
+		if took := time.Since(began); took != 350*time.Millisecond {
+			t.Errorf("it returned after %v, its context ended after 350ms", took)
+		}
+		time.Sleep(20 * time.Second)
+		for _, name := range []string{"a", "b", "c", "d"} {
+			wantKeys(t, nodes, name, 0)
 		}
 	})
 }

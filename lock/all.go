@@ -110,31 +110,43 @@ func (a *tries) result(ctx context.Context, began time.Time) ([]*Lock, error) {
 	if failed == nil {
 		return locks, nil
 	}
-	for _, lk := range locks { // the lease ran out between two of them
-		_ = lk.Release(ctx) // what it cannot release it has released in the background
+	if len(locks) > 0 { // the lease ran out between two of them
+		locks[0].ls.l.putBack(ctx, locks)
 	}
 	return nil, failed
+}
+
+// putBack releases locks, and returns when that is done or ctx has ended.
+func (l *Locker) putBack(ctx context.Context, locks []*Lock) {
+	done := make(chan struct{})
+	l.mu.Lock()
+	l.spawn(func() {
+		for _, lk := range slices.Backward(locks) {
+			_ = lk.Release(ctx) // what it cannot release it has released in the background
+		}
+		close(done)
+	})
+	l.mu.Unlock()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }
 
 // tryEach takes one lock after another.
 func (l *Locker) tryEach(ctx context.Context, names []string) ([]*Lock, error) {
 	locks := make([]*Lock, 0, len(names))
-	giveUp := func() {
-		for _, lk := range slices.Backward(locks) {
-			_ = lk.Release(ctx) // what it cannot release it has released in the background
-		}
-	}
 	for _, name := range names {
 		lk, err := l.TryAcquire(ctx, name)
 		if err != nil {
-			giveUp()
+			l.putBack(ctx, locks)
 			return nil, err
 		}
 		locks = append(locks, lk)
 	}
 	for i, lk := range locks {
 		if past(lk.Expires()) {
-			giveUp()
+			l.putBack(ctx, locks)
 			return nil, &UnavailableError{Op: "acquire", Key: l.cfg.Prefix + names[i], Sent: true, Err: errLate}
 		}
 	}

@@ -1025,6 +1025,11 @@ var controls = []Control{
 		[]string{"lock:TestTryAcquireAllReturnsNoneThatIsOver"},
 	},
 	{
+		"all-given-back-first", "TryAcquireAll on a quorum returns when its context ends", "lock/all.go",
+		"	case <-done:\n	case <-ctx.Done():\n	}\n}\n", "	case <-done:\n	}\n}\n",
+		[]string{"lock:TestTryAcquireAllOnAQuorumEndsWithItsContext"},
+	},
+	{
 		"shed-leaves-the-lane", "an acquire that a busy node is spared does not touch its token's lane", "lock/round.go",
 		"	if shed && q.open[node] >= maxOpen {\n", "	if shed && q.open[node] >= maxOpen {\n		delete(q.lanes, id)\n",
 		[]string{"lock:TestLaneOutlivesWhatIsShed"},
