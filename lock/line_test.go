@@ -505,6 +505,32 @@ func TestForeignLockIsRespected(t *testing.T) {
 	})
 }
 
+// A lock of another program that has the empty string for a value is held all the same.
+func TestForeignLockWithoutAValue(t *testing.T) {
+	for what, n := range map[string]int{"one": 1, "quorum": 3} {
+		t.Run(what, func(t *testing.T) {
+			nodes := miniNodes(t, n)
+			l := newLocker(t, nodes[0], lock.Config{})
+			if n > 1 {
+				l = newQuorum(t, nodes, lock.Config{})
+			}
+			for _, rdb := range nodes {
+				rdb.Set(t.Context(), "x", "", time.Minute)
+			}
+			if st := wantHeld(t, l, "x", true); st.TTL <= 0 || st.Owner != "" {
+				t.Errorf("Inspect = %+v", st)
+			}
+			if was, err := l.Revoke(t.Context(), "x"); !was || err != nil {
+				t.Errorf("Revoke = %v, %v", was, err)
+			}
+			waitFor(t, func() bool { return countKeys(nodes, "x") == 0 })
+			if was, err := l.Revoke(t.Context(), "x"); was || err != nil {
+				t.Errorf("Revoke of a free lock = %v, %v", was, err)
+			}
+		})
+	}
+}
+
 func TestRevoke(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rdb := redistest.Mini(t)

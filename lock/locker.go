@@ -312,7 +312,7 @@ func (l *Locker) Inspect(ctx context.Context, name string) (State, error) {
 		return State{}, err
 	}
 	st := State{Fence: r.fence, Waiters: r.waiters, Queues: r.queues}
-	if r.value != "" {
+	if r.held {
 		_, owner := splitValue(r.value)
 		st.Held, st.Owner, st.TTL = true, owner, r.left
 	}

@@ -382,7 +382,7 @@ func (q *quorum) inspect(ctx context.Context, k *keys) (inspectReply, error) {
 		for _, v := range votes {
 			switch {
 			case v.err != nil:
-			case v.reply.value != "":
+			case v.reply.held:
 				t.add(v.reply.value, v.reply.left)
 			default:
 				t.free++
@@ -406,7 +406,7 @@ func (q *quorum) inspect(ctx context.Context, k *keys) (inspectReply, error) {
 	all.queues = slices.Compact(all.queues)
 	t := names(votes)
 	if value, left, n := t.most(); n >= q.majority {
-		all.value, all.left = value, left
+		all.held, all.value, all.left = true, value, left
 	}
 	return all, nil
 }

@@ -555,7 +555,7 @@ func (n *single) relay(ctx context.Context, k *keys, a *relayArgs) (relayReply, 
 // sent again, or come late, when the next holder has it.
 func (n *single) revoke(ctx context.Context, k *keys, margin time.Duration, report bool) (releaseReply, error) {
 	was, err := n.inspect(ctx, k)
-	if err != nil || was.value == "" {
+	if err != nil || !was.held {
 		return releaseReply{}, err
 	}
 	args := []any{2: "3", 3: k.lock, 4: k.fence, 5: k.line}
@@ -679,7 +679,8 @@ func (n *single) discard(ctx context.Context, k *keys, value string) error {
 }
 
 type inspectReply struct {
-	value   string // "" if nobody holds it
+	held    bool
+	value   string // of the lock key; another program's may be ""
 	left    time.Duration
 	fence   int64
 	waiters int
@@ -698,7 +699,7 @@ func (n *single) inspect(ctx context.Context, k *keys) (inspectReply, error) {
 	var r inspectReply
 	r.value, _ = f[0].(string)
 	left, _ := f[1].(int64)
-	r.left = ms(left)
+	r.held, r.left = left != -2, ms(left)
 	fence, _ := f[2].(string)
 	r.fence, _ = strconv.ParseInt(fence, 10, 64) // no fence, or not ours: 0
 	waiters, _ := f[3].(int64)

@@ -1050,6 +1050,11 @@ var controls = []Control{
 		[]string{"lock:TestAdopt"},
 	},
 	{
+		"empty-is-free", "a foreign lock without a value is held", "lock/script.go",
+		"r.held, r.left = left != -2, ms(left)\n	fence", "r.held, r.left = r.value != \"\", ms(left)\n	fence",
+		[]string{"lock:TestForeignLockWithoutAValue"},
+	},
+	{
 		"adopt-no-laggard", "a node that lags behind the fence counts when a quorum's lock is taken over", "lock/quorum.go",
 		"	lagging.margin = q.l.cfg.FenceMargin\n", "",
 		[]string{"lock:TestQuorumAdoptsThoughANodeLags"},
