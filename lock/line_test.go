@@ -531,6 +531,25 @@ func TestForeignLockWithoutAValue(t *testing.T) {
 	}
 }
 
+// A lock of another program that expires in millions of years, since it took nanoseconds
+// for milliseconds, is one like others.
+func TestForeignLockThatLastsForAges(t *testing.T) {
+	rdb := redistest.Real(t)
+	l := newLocker(t, rdb, lock.Config{})
+	rdb.Set(t.Context(), "x", "theirs", 0)
+	if err := rdb.Do(t.Context(), "PEXPIREAT", "x", time.Now().UnixNano()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, held, err := l.Look(t.Context(), "x", "q"); !held || err != nil {
+		t.Errorf("Look = %v, %v", held, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := l.Acquire(ctx, "x", nil); !errors.Is(err, lock.ErrLocked) {
+		t.Errorf("Acquire = %v", err)
+	}
+}
+
 func TestRevoke(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rdb := redistest.Mini(t)

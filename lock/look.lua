@@ -5,7 +5,7 @@
 local left = redis.call('PTTL', KEYS[1])
 if left == -2 then return {left} end
 redis.call('SADD', KEYS[2], ARGV[1])
-local keep = 2 * math.max(left, tonumber(ARGV[2]))
+local keep = math.min(2 * math.max(left, tonumber(ARGV[2])), 1e13) -- no expiry that Redis refuses
 if redis.call('PTTL', KEYS[2]) < keep then redis.call('PEXPIRE', KEYS[2], keep) end
 local held = redis.pcall('GET', KEYS[1]) -- another program's key may be no string
 return {left, type(held) == 'string' and held or ''}

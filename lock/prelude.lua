@@ -57,8 +57,9 @@ end
 -- wake: the lock is free, and nobody was told. On one node the waiters' timers see to that.
 local wake = function() end
 
--- join: stand in line, once; the line outlives its last visit by a while.
+-- join: stand in line, once; the line outlives its last visit by a while, but not
+-- by so much that Redis refuses it: another program's key may expire in ages.
 local function join(entry, claim, left)
   redis.call('ZADD', KEYS[3], 'NX', text(now), entry)
-  prolong(KEYS[3], 2 * math.max(left, 10 * claim))
+  prolong(KEYS[3], math.min(2 * math.max(left, 10 * claim), 1e13))
 end

@@ -770,8 +770,18 @@ var controls = []Control{
 	},
 	{
 		"line-for-ever", "the line has an expiry", "lock/prelude.lua",
-		"  prolong(KEYS[3], 2 * math.max(left, 10 * claim))\n", "",
+		"  prolong(KEYS[3], math.min(2 * math.max(left, 10 * claim), 1e13))\n", "",
 		[]string{lockTable},
+	},
+	{
+		"line-for-ages", "a foreign lock that expires in ages can be waited for", "lock/prelude.lua",
+		"math.min(2 * math.max(left, 10 * claim), 1e13)", "2 * math.max(left, 10 * claim)",
+		[]string{"lock:TestForeignLockThatLastsForAges"},
+	},
+	{
+		"register-for-ages", "a queue can register with a foreign lock that expires in ages", "lock/look.lua",
+		"math.min(2 * math.max(left, tonumber(ARGV[2])), 1e13)", "2 * math.max(left, tonumber(ARGV[2]))",
+		[]string{"lock:TestForeignLockThatLastsForAges"},
 	},
 	{
 		"long-timer", "a waiter asks again after a claim lease", "lock/ticket.go",
