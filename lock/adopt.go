@@ -45,9 +45,9 @@ func splitToken(s string) (token string, fence int64, ok bool) {
 // long enough with [Lock.Extend] first. Nobody extends it meanwhile.
 //
 // From then on Extend says [ErrNotHeld] and Release does nothing and returns nil.
-// In Hold, the context given to the function ends by [Lock.Expires]. The caller
-// must not touch what the lock protects any more: the adopter's fence is the same
-// as this one.
+// In Hold, the context given to the function ends by [Lock.Expires], or when
+// Config.MaxHold is over. The caller must not touch what the lock protects any
+// more: the adopter's fence is the same as this one.
 //
 // The error matches ErrNotHeld if the section was over.
 func (lk *Lock) Disown() (token string, err error) {
@@ -64,7 +64,8 @@ func (lk *Lock) Disown() (token string, err error) {
 	ls.cur = nil
 	ls.end()
 	if lk.cancel != nil {
-		time.AfterFunc(until(ls.deadline), func() { lk.cancel(ErrNotHeld) })
+		at, cause := ls.ends()
+		time.AfterFunc(until(at), func() { lk.cancel(cause) })
 	}
 	// The token stays in live until its lease is over: it is no left-over that a
 	// refusal may name.

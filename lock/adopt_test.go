@@ -230,6 +230,29 @@ func TestDisownInHold(t *testing.T) {
 	})
 }
 
+// MaxHold ends the context of a section that has given its lock away as well.
+func TestMaxHoldOfADisownedSection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLocker(t, redistest.Mini(t), lock.Config{TTL: time.Hour, MaxHold: time.Minute})
+		began := time.Now()
+		if err := l.TryDo(t.Context(), "x", func(ctx context.Context, lk *lock.Lock) error {
+			if _, err := lk.Disown(); err != nil {
+				t.Error(err)
+			}
+			<-ctx.Done()
+			if cause := context.Cause(ctx); !errors.Is(cause, lock.ErrNotHeld) || !strings.Contains(cause.Error(), "MaxHold") {
+				t.Errorf("cause %v", cause)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("its context ended after %v, want 1m", took)
+		}
+	})
+}
+
 func TestTryAcquireAll(t *testing.T) {
 	eachLocker(t, func(t *testing.T, locker func(lock.Config) *lock.Locker) {
 		ctx := t.Context()

@@ -63,12 +63,17 @@ func (ls *lease) extended(sent time.Time, d time.Duration) {
 	}
 }
 
+// ends is when the section is over at the latest, and why.
+func (ls *lease) ends() (at time.Time, cause error) {
+	if !ls.limit.IsZero() && ls.limit.Before(ls.deadline) {
+		return ls.limit, errMaxHold
+	}
+	return ls.deadline, ErrNotHeld
+}
+
 // arm makes sure that the end of the lease is noticed at once.
 func (ls *lease) arm() {
-	at := ls.deadline
-	if !ls.limit.IsZero() && ls.limit.Before(at) {
-		at = ls.limit
-	}
+	at, _ := ls.ends()
 	switch {
 	case ls.timer == nil:
 		ls.timer = time.AfterFunc(until(at), ls.ring)

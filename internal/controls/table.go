@@ -1070,6 +1070,11 @@ var controls = []Control{
 		[]string{"lock:TestQuorumAdoptsThoughANodeLags"},
 	},
 	{
+		"disowned-without-limit", "MaxHold holds for a section that has given its lock away", "lock/adopt.go",
+		"		at, cause := ls.ends()\n", "		at, cause := ls.deadline, ErrNotHeld\n",
+		[]string{"lock:TestMaxHoldOfADisownedSection"},
+	},
+	{
 		"token-of-the-next", "a section that is over has no token", "lock/adopt.go",
 		"	if lk.ls.cur != lk && !lk.disowned {", "	if lk.ls.cur != lk && lk.ls.cur == nil {",
 		[]string{"lock:TestTokenOfASectionThatIsOver"},
