@@ -208,7 +208,8 @@ func (q *quorum) release(ctx context.Context, k *keys, a *releaseArgs) (releaseR
 		return q.nodes[i].release(ctx, k, &mine)
 	})
 	r.spare = func(i int) bool { return slices.Contains(a.spared, i) }
-	limited, cancel := context.WithTimeout(ctx, q.l.cfg.NodeTimeout)
+	// Release returns by releaseTimeout: which nodes are silent has to be known before.
+	limited, cancel := context.WithTimeout(ctx, min(q.l.cfg.NodeTimeout, releaseTimeout*9/10))
 	defer cancel()
 	_, _ = q.mutex(k, a.value, q.l.cfg.TTL).UnlockContext(withCarrier(limited, &carrier{
 		del: func(ctx context.Context, i int) (int64, error) {

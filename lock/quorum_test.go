@@ -418,6 +418,29 @@ func TestHungNodeIsNotAskedToReleaseWhatItWasSpared(t *testing.T) {
 	close(stuck)
 }
 
+// A release that finds no majority says which nodes did not answer, also if they would
+// have been given more time than a release has.
+func TestQuorumReleaseSaysWhichNodesAreSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := miniNodes(t, 3)
+		stuck := make(chan struct{})
+		l := newQuorum(t, nodes, lock.Config{NodeTimeout: 8 * time.Second})
+		lk := take(t, l, "x")
+		synctest.Wait()
+		for _, rdb := range nodes[1:] {
+			rdb.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+				<-stuck
+				return next(ctx, cmd)
+			}})
+		}
+		err := lk.Release(t.Context())
+		if u, ok := errors.AsType[*lock.UnavailableError](err); !ok || len(u.Nodes) != 2 {
+			t.Errorf("Release = %v", err)
+		}
+		close(stuck)
+	})
+}
+
 // What a failed or cancelled acquire got of the lock it gives back.
 func TestQuorumLeavesNoOrphan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1050,6 +1050,11 @@ var controls = []Control{
 		[]string{"lock:TestHungNodeIsNotAskedToReleaseWhatItWasSpared"},
 	},
 	{
+		"release-blames-nobody", "a release without a majority says which nodes are silent, whatever NodeTimeout is", "lock/quorum.go",
+		"min(q.l.cfg.NodeTimeout, releaseTimeout*9/10)", "q.l.cfg.NodeTimeout",
+		[]string{"lock:TestQuorumReleaseSaysWhichNodesAreSilent"},
+	},
+	{
 		"mailbox-for-ever", "a mailbox that cannot be subscribed to ends when nobody waits", "lock/mailbox.go",
 		"			m.forget() // it failed, and nobody waits\n", "",
 		[]string{"lock:TestMailboxWithoutSubscriptionEnds"},
