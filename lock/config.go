@@ -58,9 +58,9 @@ type Config struct {
 	MaxHold time.Duration
 
 	// NodeTimeout is how long a Locker of [NewQuorum] waits for a node when the
-	// others do not decide: what goes on after that goes on in the background. It
-	// is never longer than a third of the TTL. At least 1ms. Defaults to 1s; not
-	// used by [New].
+	// others do not decide: what goes on after that goes on in the background. What
+	// asks for a lease, to acquire, extend or adopt, waits for a third of that at
+	// most, and a release for 4.5s. At least 1ms. Defaults to 1s; not used by [New].
 	NodeTimeout time.Duration
 
 	// Owner is the label that others see while this process holds a lock. It is
