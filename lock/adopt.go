@@ -95,9 +95,15 @@ func (l *Locker) Adopt(ctx context.Context, name, token string, opts ...Option) 
 	if !ok {
 		return nil, invalid("token is none that Lock.Token returned")
 	}
-	return l.try(ctx, name, s, func(t *try) {
-		t.adopt = &adoptArgs{from: from, fence: fence, value: t.lease.value, lease: s.ttl}
-	})
+	return l.try(ctx, name, s, &adoptArgs{from: from, fence: fence, lease: s.ttl})
+}
+
+// op is what a try is called in errors.
+func (a *adoptArgs) op() string {
+	if a == nil {
+		return "acquire"
+	}
+	return "adopt"
 }
 
 // call asks Redis, in the terms of an acquire.

@@ -253,6 +253,20 @@ func TestMaxHoldOfADisownedSection(t *testing.T) {
 	})
 }
 
+// Adopt with a context that has ended says what was not done.
+func TestAdoptWithAnEndedContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLocker(t, redistest.Mini(t), lock.Config{})
+		token := take(t, l, "x").Token()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := l.Adopt(ctx, "x", token)
+		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "adopt") {
+			t.Errorf("Adopt = %v", err)
+		}
+	})
+}
+
 func TestTryAcquireAll(t *testing.T) {
 	eachLocker(t, func(t *testing.T, locker func(lock.Config) *lock.Locker) {
 		ctx := t.Context()

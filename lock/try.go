@@ -41,11 +41,11 @@ func (l *Locker) TryAcquire(ctx context.Context, name string, opts ...Option) (*
 	return l.try(ctx, name, s, nil)
 }
 
-// try makes one call that takes the lock or does not. prepare may change it.
-func (l *Locker) try(ctx context.Context, name string, s settings, prepare func(*try)) (*Lock, error) {
+// try makes one call that takes the lock or does not: an acquire, or adopt if that is set.
+func (l *Locker) try(ctx context.Context, name string, s settings, adopt *adoptArgs) (*Lock, error) {
 	if ctx.Err() != nil {
 		k := keysOf(l.cfg.Prefix, name)
-		return nil, cutOff(ctx, "acquire", &k)
+		return nil, cutOff(ctx, adopt.op(), &k)
 	}
 	l.mu.Lock()
 	if l.closed {
@@ -53,8 +53,9 @@ func (l *Locker) try(ctx context.Context, name string, s settings, prepare func(
 		return nil, ErrClosed
 	}
 	t := l.newTry(name, s)
-	if prepare != nil {
-		prepare(t)
+	if adopt != nil {
+		adopt.value = t.lease.value
+		t.adopt = adopt
 	}
 	began := time.Now()
 	if ctx.Done() == nil {
@@ -120,12 +121,12 @@ func (t *try) result(ctx context.Context, began time.Time) (*Lock, error) {
 	defer l.unlock()
 	if !t.answered {
 		t.abandoned = true
-		return nil, cutOff(ctx, t.op(), &ls.keys)
+		return nil, cutOff(ctx, t.adopt.op(), &ls.keys)
 	}
 	switch {
 	case t.err != nil:
 		t.clean()
-		return nil, unavailable(t.op(), ls.keys.lock, t.err)
+		return nil, unavailable(t.adopt.op(), ls.keys.lock, t.err)
 	case !t.reply.granted:
 		t.clean()
 		if t.adopt != nil {
@@ -140,23 +141,16 @@ func (t *try) result(ctx context.Context, began time.Time) (*Lock, error) {
 		return nil, held
 	case ctx.Err() != nil:
 		t.clean()
-		return nil, cutOff(ctx, t.op(), &ls.keys)
+		return nil, cutOff(ctx, t.adopt.op(), &ls.keys)
 	}
 	ls.granted, ls.deadline = ls.ttl, validUntil(ls.since, ls.ttl)
 	if past(ls.deadline) {
 		t.clean()
-		return nil, &UnavailableError{Op: t.op(), Key: ls.keys.lock, Sent: true, Err: errLate}
+		return nil, &UnavailableError{Op: t.adopt.op(), Key: ls.keys.lock, Sent: true, Err: errLate}
 	}
 	t.lock.fence, t.lock.began, ls.cur, ls.spared = t.reply.fence, time.Now(), &t.lock, t.reply.spared
 	l.hookAcquired(ctx, &t.lock, began)
 	return &t.lock, nil
-}
-
-func (t *try) op() string {
-	if t.adopt != nil {
-		return "adopt"
-	}
-	return "acquire"
 }
 
 func (l *Locker) hookAcquired(ctx context.Context, lk *Lock, began time.Time) {

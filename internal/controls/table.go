@@ -1080,6 +1080,11 @@ var controls = []Control{
 		[]string{"lock:TestMaxHoldOfADisownedSection"},
 	},
 	{
+		"adopt-says-acquire", "Adopt says what was not done when its context has ended", "lock/try.go",
+		"cutOff(ctx, adopt.op(), &k)", "cutOff(ctx, \"acquire\", &k)",
+		[]string{"lock:TestAdoptWithAnEndedContext"},
+	},
+	{
 		"token-of-the-next", "a section that is over has no token", "lock/adopt.go",
 		"	if lk.ls.cur != lk && !lk.disowned {", "	if lk.ls.cur != lk && lk.ls.cur == nil {",
 		[]string{"lock:TestTokenOfASectionThatIsOver"},
