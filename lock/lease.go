@@ -25,7 +25,7 @@ type lease struct {
 	deadline time.Time     // until when the lock is ours
 	limit    time.Time     // until when the section may hold it; zero: no limit
 	cur      *Lock         // the section inside; nil: none
-	given    bool          // the token was: it may be another's by now
+	given    bool          // the token was, or it was revoked from here: it may be another's by now
 	over     bool          // released, lost or given up: never to be extended again
 	timer    *time.Timer   // at deadline or limit, if somebody needs to know
 	armed    time.Time     // for when timer runs; zero: it does not

@@ -614,6 +614,50 @@ func TestRevokeAgain(t *testing.T) {
 	})
 }
 
+// A lock that this process has itself revoked goes to nobody in it without Redis having
+// been asked: neither to who waits, nor to the next section of a relay.
+func TestRevokedLockIsNotHandedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		l, other := newLocker(t, rdb, lock.Config{TurnTime: time.Hour}), newLocker(t, rdb, lock.Config{})
+		revoked := func() (next *lock.Lock) {
+			t.Helper()
+			if was, err := l.Revoke(t.Context(), "x"); !was || err != nil {
+				t.Errorf("Revoke = %v, %v", was, err)
+			}
+			return take(t, other, "x")
+		}
+		first, err := l.Acquire(t.Context(), "x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var inside atomic.Bool
+		done := make(chan error, 1)
+		go func() {
+			done <- l.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error { inside.Store(true); return nil })
+		}()
+		synctest.Wait()
+		next := revoked()
+		release(t, first)
+		synctest.Wait()
+		if inside.Load() {
+			t.Error("who waited was let in under a revoked lease")
+		}
+		release(t, next)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+
+		relayed(t, l, "x") // kept for the next section
+		synctest.Wait()
+		next = revoked()
+		if err := l.TryDo(t.Context(), "x", nothing, lock.Relay("q")); !errors.Is(err, lock.ErrLocked) {
+			t.Errorf("TryDo = %v", err)
+		}
+		release(t, next)
+	})
+}
+
 // Queues are told of a release also if its answer comes when nobody waits for it any more.
 func TestLateAnswerTellsQueues(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

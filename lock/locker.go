@@ -322,7 +322,8 @@ func (l *Locker) Inspect(ctx context.Context, name string) (State, error) {
 // Revoke takes a lock from whoever holds it and gives it to the first in line,
 // if there is one. It is for operators: the holder learns of it only when it
 // next extends, and until then believes that it holds the lock; what keeps its
-// writes out is the fence, which is higher for the next holder. Queues that had
+// writes out is the fence, which is higher for the next holder. If it is one of this
+// Locker's, who waits here enters only when Redis has been asked. Queues that had
 // registered for the lock are told if it is free then (see [Locker.OnFreed]). Revoke
 // reports false if nobody held the lock. It takes two round trips: it looks who holds
 // the lock, and takes it from that one only, so that a command which is sent again
@@ -335,6 +336,13 @@ func (l *Locker) Revoke(ctx context.Context, name string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	l.mu.Lock()
+	for _, ls := range l.live {
+		if ls.keys.lock == k.lock {
+			ls.given = true
+		}
+	}
+	l.mu.Unlock()
 	var r releaseReply
 	err = l.ask(ctx, "revoke", &k, func(ctx context.Context) (err error) {
 		r, err = l.node.revoke(ctx, &k, l.cfg.FenceMargin, len(l.listeners()) > 0)

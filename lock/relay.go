@@ -255,7 +255,7 @@ func (l *Locker) takeOver(ctx context.Context, id relayID) *Lock {
 	}
 	b.awaited = true
 	b.await(ctx)
-	if b.state == kept && past(b.ls.deadline) {
+	if b.state == kept && (b.ls.given || past(b.ls.deadline)) {
 		b.refuse()
 		b.await(ctx)
 	}

@@ -844,6 +844,16 @@ var controls = []Control{
 		[]string{"lock:TestGivenBackKeepsRegistrations"},
 	},
 	{
+		"revoked-is-handed-on", "a lock that was revoked here is handed to nobody without asking Redis", "lock/locker.go",
+		"			ls.given = true\n", "			continue\n",
+		[]string{"lock:TestRevokedLockIsNotHandedOn"},
+	},
+	{
+		"revoked-is-passed-on", "a lock that was revoked here is no next section's of its relay", "lock/relay.go",
+		"(b.ls.given || past(b.ls.deadline))", "past(b.ls.deadline)",
+		[]string{"lock:TestRevokedLockIsNotHandedOn"},
+	},
+	{
 		"workers-without-bound", "a bounded number of goroutines wait for work", "lock/workers.go",
 		"if l.closed || len(w.idle) == maxIdle {", "if l.closed {",
 		[]string{"lock:TestWorkers"},
@@ -1507,7 +1517,7 @@ var controls = []Control{
 	},
 	{
 		"relay-past-its-lease", "a lock whose lease is over is not entered, but given back first", "lock/relay.go",
-		"	if b.state == kept && past(b.ls.deadline) {", "	if false {",
+		"	if b.state == kept && (b.ls.given || past(b.ls.deadline)) {", "	if false {",
 		[]string{"lock:TestRelayPastItsLease", "lock:TestRelayPastItsLeaseIsNotInItsOwnWay"},
 	},
 	{
