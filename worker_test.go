@@ -763,6 +763,55 @@ func TestPromoteInLine(t *testing.T) {
 	}
 }
 
+// The failed request at the head of a strict line is tried again now, and none behind
+// it passes.
+func TestPromoteKeepsStrictOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		acq := newAcquirer(t, rdb, sidestep.Config{})
+		q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{})
+		ran := newRuns()
+		var failed atomic.Bool
+		task := sidestep.NewTask(q, "t", one("k"), func(ctx context.Context, lk *lock.Lock, v int) error {
+			ran.add(ctx, lk, v)
+			if v == 1 && !failed.Swap(true) {
+				return errors.New("once")
+			}
+			return nil
+		}, sidestep.StrictOrder(), sidestep.Backoff(retry.Constant(time.Hour)))
+		first := enqueue(t, task, 1)
+		enqueue(t, task, 2)
+		start(t, q)
+		ran.wait(t, 1)
+		time.Sleep(10 * time.Second)
+		if _, err := q.Promote(t.Context(), first.ID); err != nil {
+			t.Fatal(err)
+		}
+		ran.wait(t, 3)
+		if got := ran.values(); !slices.Equal(got, []int{1, 1, 2}) {
+			t.Errorf("ran %v, want 1, 1, 2", got)
+		}
+	})
+}
+
+// Who has the turn, and waits for a worker, keeps it.
+func TestPromoteOfOneThatHasTheTurn(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		d := newDeferring(t, rdb, "q")
+		s := enter(t, d.acq, "k")
+		first := deferred(t, d.task, 1, sidestep.Defer(time.Hour))
+		deferred(t, d.task, 2, sidestep.Defer(time.Hour))
+		s.leave(t) // tells: the first is ready
+		if _, err := d.queue.Promote(t.Context(), first.ID); err != nil {
+			t.Fatal(err)
+		}
+		start(t, d.queue)
+		d.ran.wait(t, 2)
+		if got := d.ran.values(); !slices.Equal(got, []int{1, 2}) {
+			t.Errorf("ran %v, want 1, 2", got)
+		}
+	})
+}
+
 func TestPartitions(t *testing.T) {
 	both(t, func(t *testing.T, rdb *redis.Client) {
 		const locks, each = 20, 10

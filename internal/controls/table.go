@@ -521,6 +521,11 @@ var controls = []Control{
 		[]string{scriptModel},
 	},
 	{
+		"reschedule-ends-turn", "who is promoted keeps the turn", "internal/script/reschedule.lua",
+		"if due > now then leave(id, s) end", "leave(id, s)",
+		[]string{scriptTable, scriptModel, ".:TestPromoteKeepsStrictOrder", ".:TestPromoteOfOneThatHasTheTurn"},
+	},
+	{
 		"revive-keeps-place", "who is revived stands at the tail", "internal/script/revive.lua",
 		"mint(new)", "new.seq = s.seq",
 		[]string{scriptModel, queueWalks},

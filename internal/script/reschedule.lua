@@ -13,5 +13,5 @@ s.place, s.stamp = 'd', ARGV[3]
 put(id, s)
 call('ZADD', delayed, whole(due), id)
 headed(id)
-leave(id, s)
+if due > now then leave(id, s) end -- due at once, it keeps its lock's turn
 return {1, due, buried}

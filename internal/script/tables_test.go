@@ -460,6 +460,8 @@ func TestScripts(t *testing.T) {
 			{"leased, and another is handed over", "1 l@20 tok=f:1 n=1/0/0; 2 l@20 tok=h@0 n=1/0/0; over 2 h@0", reschedule("1", 60, "s"), "3", "1 l@20 tok=f:1 n=1/0/0; 2 r; ready 2; wake", "3"},
 			{"ready", "1 r A#1; ready 1; seq 1", reschedule("1", 30, "s"), "1", "1 d@30 A#1 stamp=s; ready 1; seq 1; wake", "2"},
 			{"ready, with the turn", "1 r A#1; held A=1; 2 p A#2; probe A@60; ready 1; seq 2", reschedule("1", 30, "s"), "1", "1 d@30 A#1 stamp=s; 2 r A#2; held A=2; ready 2 1; seq 2; wake", "2"},
+			{"ready, with the turn, at once", "1 r A#1; held A=1; 2 p A#2; probe A@60; ready 1; seq 2", reschedule("1", 0, "s"), "1", "1 d@0 A#1 stamp=s; 2 p A#2; held A=1; probe A@60; ready 1; seq 2; wake", "2"},
+			{"delayed, with the turn, at once", "1 d@10 A#1; held A=1; 2 p A#2; probe A@60; seq 2", reschedule("1", 0, "s"), "1", "1 d@0 A#1 stamp=s; 2 p A#2; held A=1; probe A@60; seq 2; wake", "2"},
 			{"delayed, later", "1 d@10; 2 d@20", reschedule("1", 30, "s"), "1", "1 d@30 stamp=s; 2 d@20", "2"},
 			{"delayed, earlier", "1 d@90; 2 d@40", reschedule("1", 30, "s"), "1", "1 d@30 stamp=s; 2 d@40; wake", "2"},
 			{"delayed, with the turn", "1 d@10 A#1; held A=1; 2 p A#2; probe A@60; seq 2", reschedule("1", 30, "s"), "1", "1 d@30 A#1 stamp=s; 2 r A#2; held A=2; ready 2; seq 2; wake", "2"},
