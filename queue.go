@@ -223,7 +223,7 @@ func (q *Queue) postpone(ctx context.Context, req *listq.Request, pl plan) (Rece
 		} else {
 			d, err = p.delay.Park(ctx, req, pl.delay)
 		}
-		if err == nil && pl.parks {
+		if pl.parks && (err == nil || errors.Is(stored(ctx, err), ErrAmbiguous)) { // it may be there
 			q.announce(ctx, p, req.Lock)
 		}
 		return d, err

@@ -102,42 +102,47 @@ func TestGoexitOfTheClientIsTheCallers(t *testing.T) {
 }
 
 // A request that was parked when nobody waited for the answer any more runs as soon as
-// the lock is free, as others do.
+// the lock is free, as others do: also if it comes to Redis after the release.
 func TestAbandonedParkRunsAtOnce(t *testing.T) {
-	bubble(t, func(t *testing.T, rdb *redis.Client) {
-		slow := another(t, rdb)
-		var on atomic.Bool
-		slow.AddHook(onCommand{after: func(redis.Cmder) {
-			if on.Load() {
-				time.Sleep(500 * time.Millisecond)
-			}
-		}})
-		d := &deferring{acq: newAcquirer(t, rdb, sidestep.Config{}), ran: newRuns()}
-		d.queue = sidestep.NewQueue(d.acq, slow, "q", sidestep.QueueConfig{})
-		d.task = sidestep.NewTask(d.queue, "t", one("k"), d.ran.handler())
-		start(t, d.queue)
-		var freed time.Time
-		err := d.acq.Do(t.Context(), "k", sidestep.Fail(), func(ctx context.Context, _ *lock.Lock) error {
-			on.Store(true)
-			c, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-			defer cancel()
-			if _, err := d.task.Do(c, 1, sidestep.Defer(time.Hour)); !errors.Is(err, sidestep.ErrAmbiguous) {
-				t.Errorf("Do = %v, want ErrAmbiguous", err)
-			}
-			time.Sleep(5 * time.Second)
-			on.Store(false)
-			freed = time.Now()
-			return nil
+	for name, takes := range map[string]time.Duration{"stored before the release": 5 * time.Second, "stored after it": 300 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				slow := another(t, rdb)
+				var on atomic.Bool
+				slow.AddHook(onCommand{before: func(redis.Cmder) error {
+					if on.Load() {
+						time.Sleep(500 * time.Millisecond)
+					}
+					return nil
+				}})
+				d := &deferring{acq: newAcquirer(t, rdb, sidestep.Config{}), ran: newRuns()}
+				d.queue = sidestep.NewQueue(d.acq, slow, "q", sidestep.QueueConfig{})
+				d.task = sidestep.NewTask(d.queue, "t", one("k"), d.ran.handler())
+				start(t, d.queue)
+				var freed time.Time
+				err := d.acq.Do(t.Context(), "k", sidestep.Fail(), func(ctx context.Context, _ *lock.Lock) error {
+					on.Store(true)
+					c, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+					defer cancel()
+					if _, err := d.task.Do(c, 1, sidestep.Defer(time.Hour)); !errors.Is(err, sidestep.ErrAmbiguous) {
+						t.Errorf("Do = %v, want ErrAmbiguous", err)
+					}
+					time.Sleep(takes - 200*time.Millisecond)
+					on.Store(false)
+					freed = time.Now()
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Second)
+				if n := len(d.ran.list()); n != 1 {
+					st, _ := d.queue.Stats(t.Context())
+					t.Errorf("ran %d times, %v after the release, want once, at once; %+v", n, time.Since(freed), st)
+				}
+			})
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Second)
-		if n := len(d.ran.list()); n != 1 {
-			st, _ := d.queue.Stats(t.Context())
-			t.Errorf("ran %d times, %v after the release, want once, at once; %+v", n, time.Since(freed), st)
-		}
-	})
+	}
 }
 
 // A promoted request that has waited for too long is dead, and the call says so.

@@ -1027,3 +1027,22 @@ func TestEnqueueWaitsForReplicas(t *testing.T) {
 		t.Errorf("Get(%q) = %v, want the request: the master has it", r.ID, err)
 	}
 }
+
+// What the master has runs when its lock is released, though no replica confirmed it.
+func TestUnconfirmedDeferralIsAnnounced(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Real(t) // which has no replica
+	acq := newAcquirer(t, rdb, sidestep.Config{})
+	q := sidestep.NewQueue(acq, rdb, "q", sidestep.QueueConfig{
+		Storage: listq.Config{Wait: listq.Wait{Replicas: 1, Timeout: 10 * time.Millisecond}},
+	})
+	ran := newRuns()
+	task := sidestep.NewTask(q, "t", one("k"), ran.handler())
+	s := enter(t, acq, "k")
+	if _, err := task.Do(t.Context(), 1, sidestep.Defer(time.Hour)); !errors.Is(err, sidestep.ErrNotReplicated) {
+		t.Fatalf("Do = %v, want ErrNotReplicated", err)
+	}
+	start(t, q)
+	s.leave(t)
+	ran.within(t, 1, 10*time.Second)
+}

@@ -1834,4 +1834,9 @@ var controls = []Control{
 		"	case t.cfg.strict:", "	case false:",
 		[]string{".:TestOrderAfterAFailure"},
 	},
+	{
+		"unconfirmed-is-not-announced", "what may have been stored is announced to its lock", "queue.go",
+		"(err == nil || errors.Is(stored(ctx, err), ErrAmbiguous))", "err == nil",
+		[]string{".:TestUnconfirmedDeferralIsAnnounced"},
+	},
 }
