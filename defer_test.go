@@ -412,6 +412,23 @@ func TestReleaseTellsQueuesOnAnotherRedis(t *testing.T) {
 	})
 }
 
+// Two Acquirers share a Locker, and only one knows the queue, which is on another Redis
+// than the locks.
+func TestReleaseByAnotherAcquirerOfTheLocker(t *testing.T) {
+	bubble(t, func(t *testing.T, locks *redis.Client) {
+		l := newLocker(t, locks, lock.Config{})
+		worker, web := sidestep.New(l, sidestep.Config{}), sidestep.New(l, sidestep.Config{})
+		q := sidestep.NewQueue(worker, redistest.Mini(t), "q", sidestep.QueueConfig{})
+		ran := newRuns()
+		task := sidestep.NewTask(q, "t", one("k"), ran.handler())
+		s := enter(t, web, "k")
+		deferred(t, task, 1, sidestep.Defer(10*time.Minute))
+		start(t, q)
+		s.leave(t)
+		ran.within(t, 1, 10*time.Second)
+	})
+}
+
 func TestTwoQueuesOnOneLockAreBothTold(t *testing.T) {
 	both(t, func(t *testing.T, rdb *redis.Client) {
 		a, b := newDeferring(t, another(t, rdb), "a"), newDeferring(t, another(t, rdb), "b")

@@ -122,7 +122,7 @@ func NewQueue(acq *Acquirer, rdb redis.UniversalClient, name string, cfg QueueCo
 		}
 		list := listq.New(rdb, part, cfg.Storage)
 		p := &partition{list: list, delay: delayq.New(list)}
-		acq.register(p.delay)
+		acq.known.register(p.delay)
 		q.parts = append(q.parts, p)
 	}
 	return q

@@ -27,9 +27,9 @@ type Config struct {
 	// logged. Defaults to none.
 	Logger *slog.Logger
 	// Queues is where to find queues that wait for a lock and that this program
-	// did not make by [NewQueue], to tell them of its release. Defaults to the
-	// Redis of the locks. It is only about promptness: those queues look by
-	// themselves when the holder's TTL has passed.
+	// did not make by [NewQueue], with this Acquirer or another of its Locker, to tell
+	// them of its release. Defaults to the Redis of the locks. It is only about
+	// promptness: those queues look by themselves when the holder's TTL has passed.
 	Queues redis.UniversalClient
 }
 
@@ -38,11 +38,8 @@ type Config struct {
 type Acquirer struct {
 	locker *lock.Locker
 	cfg    Config
-
-	mu     sync.RWMutex               // guards the field below
-	queues map[string][]*delayq.Queue // by key: one name may be used on several servers
-
-	stats counters
+	known  *registry // shared by the Acquirers of the locker
+	stats  counters
 }
 
 type counters struct{ ran, failed, conflicts, deferred, lost atomic.Int64 }
@@ -59,10 +56,13 @@ func New(locker *lock.Locker, cfg Config) *Acquirer {
 	if cfg.Queues == nil {
 		cfg.Queues = locker.Client()
 	}
-	a := &Acquirer{locker: locker, cfg: cfg, queues: make(map[string][]*delayq.Queue)}
+	a := &Acquirer{locker: locker, cfg: cfg, known: &registry{queues: make(map[string][]*delayq.Queue)}}
+	if kept, ok := reports.Shared(locker, a.known).(*registry); ok {
+		a.known = kept
+	}
 	locker.OnFreed(func(key string, queues []string) {
 		if len(queues) == 0 { // their names are lost
-			queues = a.names()
+			queues = a.known.names()
 		}
 		a.tell(context.Background(), queues, key, nil)
 	})
@@ -226,7 +226,7 @@ func (a *Acquirer) conflict(ctx context.Context, key string, e *LockedError, p P
 const hintTimeout = 2 * time.Second
 
 // hint tells the queues that a release named, but for the one that will promote
-// by itself, that the lock is free; all of this Acquirer's, if their names were lost. What
+// by itself, that the lock is free; all that are known, if their names were lost. What
 // the section itself has released early was told of then.
 func (a *Acquirer) hint(ctx context.Context, key string, own *delayq.Queue, released *lock.Lock) {
 	if released == nil || !reports.Taken(released) {
@@ -234,16 +234,9 @@ func (a *Acquirer) hint(ctx context.Context, key string, own *delayq.Queue, rele
 	}
 	names := released.Reported()
 	if released.ReportLost() {
-		names = a.names()
+		names = a.known.names()
 	}
 	a.tell(ctx, names, key, own)
-}
-
-// names returns those of all queues of this Acquirer.
-func (a *Acquirer) names() []string {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return slices.Collect(maps.Keys(a.queues))
 }
 
 // tell tells queues that a lock may be free, all at once: one that does not answer
@@ -264,9 +257,7 @@ func (a *Acquirer) tell(ctx context.Context, names []string, key string, own *de
 		})
 	}
 	for _, name := range names {
-		a.mu.RLock()
-		queues := a.queues[name]
-		a.mu.RUnlock()
+		queues := a.known.named(name)
 		for _, q := range queues {
 			if own != nil && sameQueue(q, own) {
 				continue
@@ -280,23 +271,43 @@ func (a *Acquirer) tell(ctx context.Context, names []string, key string, own *de
 	telling.Wait()
 }
 
-// register makes a queue known as one to tell of releases, in place of an earlier
-// one of the same name on the same client.
-func (a *Acquirer) register(q *delayq.Queue) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	key := q.List().Key()
-	others := slices.DeleteFunc(slices.Clone(a.queues[key]), func(o *delayq.Queue) bool { return sameQueue(o, q) })
-	a.queues[key] = append(others, q)
+// registry is the queues that are told of what a Locker's Acquirers release, whichever of
+// them a queue was made with.
+type registry struct {
+	mu     sync.RWMutex               // guards the field below
+	queues map[string][]*delayq.Queue // by key: one name may be used on several servers
 }
 
-// alone tells whether no other queue of this Acquirer has the name of this one. The
-// lock knows queues by their names only: where it finds none but this one's, another
-// may wait.
-func (a *Acquirer) alone(q *delayq.Queue) bool {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return len(a.queues[q.List().Key()]) < 2
+// register makes a queue known as one to tell of releases, in place of an earlier
+// one of the same name on the same client.
+func (r *registry) register(q *delayq.Queue) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := q.List().Key()
+	others := slices.DeleteFunc(slices.Clone(r.queues[key]), func(o *delayq.Queue) bool { return sameQueue(o, q) })
+	r.queues[key] = append(others, q)
+}
+
+// names returns those of all queues.
+func (r *registry) names() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Collect(maps.Keys(r.queues))
+}
+
+// named returns the queues of a name.
+func (r *registry) named(name string) []*delayq.Queue {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.queues[name]
+}
+
+// alone tells whether no other queue has the name of this one. The lock knows queues by
+// their names only: where it finds none but this one's, another may wait.
+func (r *registry) alone(q *delayq.Queue) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.queues[q.List().Key()]) < 2
 }
 
 // sameQueue tells whether two queues have one name on one client.

@@ -435,7 +435,7 @@ func (t *Task[T]) run(ctx context.Context, p *partition, d *listq.Delivery) erro
 	a := t.queue.acq
 	out, err := a.run(own, section{
 		key: d.Lock, plan: pl, request: info, queue: p.delay,
-		passes: d.Follows && !t.queue.minded.Load() && a.alone(p.delay),
+		passes: d.Follows && !t.queue.minded.Load() && a.known.alone(p.delay),
 		fn: func(ctx context.Context, lk *lock.Lock) error {
 			ctx = context.WithValue(ctx, requestKey{}, info)
 			if t.cfg.timeout > 0 {

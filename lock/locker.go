@@ -54,6 +54,7 @@ type Locker struct {
 	dog      watchdog
 	post     []func() // to run once mu is free: hooks
 	freed    []func(name string, queues []string)
+	shared   any // of package sidestep: see reports.Shared
 }
 
 // New returns a Locker that keeps its locks on rdb: a client of one server, of a

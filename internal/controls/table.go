@@ -1627,7 +1627,7 @@ var controls = []Control{
 	},
 	{
 		"line-past-a-namesake", "nothing is passed on past another queue of the same name", "task.go",
-		" && a.alone(p.delay),", ",",
+		" && a.known.alone(p.delay),", ",",
 		[]string{".:TestLineOfTwoQueuesOfOneName"},
 	},
 	{
@@ -1838,5 +1838,10 @@ var controls = []Control{
 		"unconfirmed-is-not-announced", "what may have been stored is announced to its lock", "queue.go",
 		"(err == nil || errors.Is(stored(ctx, err), ErrAmbiguous))", "err == nil",
 		[]string{".:TestUnconfirmedDeferralIsAnnounced"},
+	},
+	{
+		"registry-of-each", "a release tells the queues of all Acquirers of its Locker", "sidestep.go",
+		"		a.known = kept\n", "		_ = kept\n",
+		[]string{".:TestReleaseByAnotherAcquirerOfTheLocker"},
 	},
 }
