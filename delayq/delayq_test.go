@@ -493,6 +493,20 @@ func TestByID(t *testing.T) {
 	}
 }
 
+// What is due later than a time.Duration reaches is due all the same.
+func TestDueInCenturies(t *testing.T) {
+	for _, year := range []int{2400, 5000, 9999} {
+		redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+			list := listq.New(rdb, "q", listq.Config{})
+			at := time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)
+			must(delayq.New(list).ScheduleAt(t.Context(), &listq.Request{}, at))(t)
+			if c, err := list.Claim(t.Context(), 0); err != nil || c.Wait < 290*365*24*time.Hour {
+				t.Errorf("%d: Wait = %v, %v, want three centuries", year, c.Wait, err)
+			}
+		})
+	}
+}
+
 func TestDuplicates(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
 		list := listq.New(rdb, "q", listq.Config{})

@@ -1844,4 +1844,9 @@ var controls = []Control{
 		"		a.known = kept\n", "		_ = kept\n",
 		[]string{".:TestReleaseByAnotherAcquirerOfTheLocker"},
 	},
+	{
+		"wait-overflows", "what is due in centuries is due", "internal/script/script.go",
+		"time.Duration(min(r.number(), maxMillis)) * time.Millisecond", "time.Duration(r.number()) * time.Millisecond",
+		[]string{"delayq:TestDueInCenturies"},
+	},
 }

@@ -283,7 +283,7 @@ func claimed(cmd *redis.Cmd, finished int) (Claimed, error) {
 	for len(probes.v) > 0 && probes.err == nil {
 		c.Probes = append(c.Probes, probes.text())
 	}
-	c.Wait = time.Duration(r.number()) * time.Millisecond
+	c.Wait = time.Duration(min(r.number(), maxMillis)) * time.Millisecond
 	c.More = r.number() == 1
 	c.Buried = r.buried()
 	c.Acked = r.acked(finished)
