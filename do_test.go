@@ -246,6 +246,27 @@ func TestRevokedLockIsNotHeld(t *testing.T) {
 	})
 }
 
+// A section is lost with its own lock, not with that of one inside it or around it.
+func TestLostIsTheSectionsOwnLock(t *testing.T) {
+	for _, gone := range []string{"outer", "inner"} {
+		t.Run(gone, func(t *testing.T) {
+			bubble(t, func(t *testing.T, rdb *redis.Client) {
+				acq := newAcquirer(t, rdb, sidestep.Config{})
+				err := acq.Do(t.Context(), "outer", sidestep.Fail(), func(ctx context.Context, _ *lock.Lock) error {
+					return acq.Do(ctx, "inner", sidestep.Fail(), func(ctx context.Context, _ *lock.Lock) error {
+						rdb.Del(t.Context(), gone)
+						<-ctx.Done()
+						return context.Cause(ctx)
+					})
+				})
+				if s := acq.Stats(); !errors.Is(err, sidestep.ErrNotHeld) || s.Lost != 1 || s.Failed != 2 {
+					t.Errorf("Do = %v, Stats = %+v, want two failures and one lost", err, s)
+				}
+			})
+		})
+	}
+}
+
 // A handler that itself met a held lock, and says so, has run.
 func TestHandlersOwnRefusalIsNoRefusal(t *testing.T) {
 	t.Parallel()

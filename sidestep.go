@@ -78,7 +78,7 @@ type Stats struct {
 	Failed    int64 // those that returned an error or panicked
 	Conflicts int64 // calls and deliveries that met a held lock until their policy gave up waiting
 	Deferred  int64 // requests stored because their lock was held
-	Lost      int64 // sections whose lock was lost while they ran
+	Lost      int64 // sections whose own lock was lost while they ran
 }
 
 // Stats returns the counts so far.
@@ -150,13 +150,15 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 	called := time.Now()
 	var started time.Time
 	var held *lock.Lock
+	var own error // fn's
 	enter := func(ctx context.Context, lk *lock.Lock) error {
 		started = time.Now()
 		if held = lk; lk != nil {
 			reports.Take(lk) // hint tells
 		}
 		out.entered, out.fence, out.waited = true, lk.Fence(), started.Sub(called)
-		return s.fn(ctx, lk)
+		own = s.fn(ctx, lk)
+		return own
 	}
 	returned := false
 	defer func() {
@@ -169,7 +171,7 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 		if !returned {
 			seen = errPanicked
 		}
-		a.count(seen)
+		a.count(seen, errors.Is(seen, ErrNotHeld) && !same(own, err)) // what fn itself returns is of other locks
 		if h := a.cfg.Hooks.Ran; h != nil {
 			h(ctx, RanEvent{Key: s.key, Fence: out.fence, Wait: out.waited, Took: took, Err: seen, Request: s.request})
 		}
@@ -203,15 +205,14 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 
 var errPanicked = errors.New("sidestep: the section panicked")
 
-func (a *Acquirer) count(err error) {
-	switch {
-	case err == nil:
-		a.stats.ran.Add(1)
-	case errors.Is(err, ErrNotHeld):
+func (a *Acquirer) count(err error, lost bool) {
+	if lost {
 		a.stats.lost.Add(1)
+	}
+	if err != nil {
 		a.stats.failed.Add(1)
-	default:
-		a.stats.failed.Add(1)
+	} else {
+		a.stats.ran.Add(1)
 	}
 }
 
@@ -315,4 +316,5 @@ func sameQueue(a, b *delayq.Queue) bool {
 	return a == b || a.List().Key() == b.List().Key() && same(a.List().Script().Client(), b.List().Script().Client())
 }
 
-func same(a, b redis.UniversalClient) bool { return reflect.ValueOf(a).Comparable() && a == b }
+// same tells whether two clients, or two errors, are one.
+func same(a, b any) bool { return reflect.ValueOf(a).Comparable() && a == b }

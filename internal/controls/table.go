@@ -1849,4 +1849,9 @@ var controls = []Control{
 		"time.Duration(min(r.number(), maxMillis)) * time.Millisecond", "time.Duration(r.number()) * time.Millisecond",
 		[]string{"delayq:TestDueInCenturies"},
 	},
+	{
+		"lost-by-the-error", "a section is lost with its own lock, not with that of one inside it", "sidestep.go",
+		" && !same(own, err)) //", ") //",
+		[]string{".:TestLostIsTheSectionsOwnLock"},
+	},
 }
