@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/sidestep-go/sidestep/delayq"
+	"github.com/sidestep-go/sidestep/internal/client"
 	"github.com/sidestep-go/sidestep/internal/reports"
 	"github.com/sidestep-go/sidestep/lock"
 )
@@ -53,7 +54,7 @@ func New(locker *lock.Locker, cfg Config) *Acquirer {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Queues == nil {
+	if client.IsNil(cfg.Queues) {
 		cfg.Queues = locker.Client()
 	}
 	a := &Acquirer{locker: locker, cfg: cfg, known: &registry{queues: make(map[string][]*delayq.Queue)}}

@@ -976,6 +976,9 @@ func TestConstructorsPanic(t *testing.T) {
 		"New(nil)":          func() { sidestep.New(nil, sidestep.Config{}) },
 		"NewQueue(nil acq)": func() { sidestep.NewQueue(nil, rdb, "q", sidestep.QueueConfig{}) },
 		"NewQueue(nil rdb)": func() { sidestep.NewQueue(acq, nil, "q", sidestep.QueueConfig{}) },
+		"NewQueue(nil *redis.Client)": func() {
+			sidestep.NewQueue(acq, (*redis.Client)(nil), "q", sidestep.QueueConfig{})
+		},
 		"NewQueue(no name)": func() { sidestep.NewQueue(acq, rdb, "", sidestep.QueueConfig{}) },
 		"NewQueue(no name, parts)": func() {
 			sidestep.NewQueue(acq, rdb, "", sidestep.QueueConfig{Partitions: 2})

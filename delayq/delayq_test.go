@@ -594,6 +594,7 @@ func TestInvalidArguments(t *testing.T) {
 		"cancel: invalid argument: empty": func() error { _, err := q.Cancel(ctx, ""); return err },
 		"\"m\" for \"q\": invalid":        func() error { return q.Register(ctx, nil, "m") },
 		"\"n\" for \"q\": invalid":        func() error { return q.Probe(ctx, nil, "n") },
+		"\"o\" in x: invalid":             func() error { return delayq.HintKey(ctx, nil, "x", "o") },
 		"id \"\\n\"":                      func() error { _, err := q.Promote(ctx, "\n"); return err },
 	} {
 		if err := fn(); !errors.Is(err, listq.ErrInvalid) || !strings.Contains(err.Error(), want) {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sidestep-go/sidestep/internal/client"
 	"github.com/sidestep-go/sidestep/internal/keys"
 	"github.com/sidestep-go/sidestep/internal/script"
 	"github.com/sidestep-go/sidestep/listq"
@@ -212,7 +213,10 @@ func (q *Queue) Hint(ctx context.Context, lock string) error { return q.list.Pro
 // turns out to have waited too long is dead then, but no hook is called.
 func HintKey(ctx context.Context, rdb redis.UniversalClient, key, lock string) error {
 	err := listq.CheckLock(lock)
-	if err == nil {
+	switch {
+	case client.IsNil(rdb):
+		err = fmt.Errorf("%w: nil client", listq.ErrInvalid)
+	case err == nil:
 		_, _, err = script.New(rdb, keys.Of(key)).Promote(ctx, lock)
 	}
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/client"
 )
 
 //go:embed guard.lua
@@ -69,7 +71,7 @@ type Redis struct {
 // the configuration is out of range, or if rdb is nil.
 func NewRedis(rdb redis.UniversalClient, cfg RedisConfig) *Redis {
 	switch {
-	case rdb == nil:
+	case client.IsNil(rdb):
 		panic("fence: NewRedis with a nil client")
 	case cfg.TTL != 0 && cfg.TTL < time.Second:
 		panic(fmt.Sprintf("fence: RedisConfig.TTL %v is neither 0 nor at least 1s", cfg.TTL))

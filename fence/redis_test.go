@@ -394,6 +394,7 @@ func TestNewRedisPanics(t *testing.T) {
 	rdb := redistest.Mini(t)
 	for name, f := range map[string]func(){
 		"nil client":   func() { fence.NewRedis(nil, fence.RedisConfig{}) },
+		"typed nil":    func() { fence.NewRedis((*redis.Client)(nil), fence.RedisConfig{}) },
 		"negative TTL": func() { fence.NewRedis(rdb, fence.RedisConfig{TTL: -1}) },
 		"tiny TTL":     func() { fence.NewRedis(rdb, fence.RedisConfig{TTL: time.Millisecond}) },
 		"shebang":      func() { fence.NewScript("#!lua\nreturn 1") },

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/sidestep-go/sidestep/internal/client"
 	"github.com/sidestep-go/sidestep/internal/keys"
 	"github.com/sidestep-go/sidestep/internal/script"
 )
@@ -46,7 +47,7 @@ type anchor struct{ sent, answered, server time.Time }
 // is nil, name is empty, over 255 bytes, or has a brace or a control character,
 // or a value of cfg is out of its range.
 func New(rdb redis.UniversalClient, name string, cfg Config) *Queue {
-	if rdb == nil {
+	if client.IsNil(rdb) {
 		panic("listq: New with a nil client")
 	}
 	if name == "" || len(name) > 255 || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == '{' || r == '}' || r == 0x7f }) {

@@ -73,6 +73,7 @@ func TestConstructorsPanic(t *testing.T) {
 	q := listq.New(rdb, "q", listq.Config{})
 	for name, fn := range map[string]func(){
 		"nil client":     func() { listq.New(nil, "q", listq.Config{}) },
+		"typed nil":      func() { listq.New((*redis.Client)(nil), "q", listq.Config{}) },
 		"empty name":     func() { listq.New(rdb, "", listq.Config{}) },
 		"long name":      func() { listq.New(rdb, strings.Repeat("x", 256), listq.Config{}) },
 		"brace":          func() { listq.New(rdb, "a{b", listq.Config{}) },

@@ -1022,6 +1022,8 @@ func TestConfigPanics(t *testing.T) {
 	}
 	for name, c := range map[string]redis.UniversalClient{
 		"nil":      nil,
+		"nil one":  (*redis.Client)(nil),
+		"nil many": (*redis.ClusterClient)(nil),
 		"ReadOnly": redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"nowhere.invalid:1"}, ReadOnly: true}),
 	} {
 		func() {

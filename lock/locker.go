@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/sidestep-go/sidestep/internal/client"
 )
 
 const (
@@ -87,7 +89,7 @@ func newLocker(clients []redis.UniversalClient, cfg Config) *Locker {
 		batons:  make(map[relayID]*baton),
 	}
 	for _, rdb := range clients {
-		if rdb == nil {
+		if client.IsNil(rdb) {
 			panic("lock: the Redis client is nil")
 		}
 		if c, ok := rdb.(*redis.ClusterClient); ok && c.Options().ReadOnly {

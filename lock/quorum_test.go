@@ -694,7 +694,7 @@ func TestQuorumAndRedsync(t *testing.T) {
 }
 
 func TestNewQuorumPanics(t *testing.T) {
-	for what, clients := range map[string][]redis.UniversalClient{"no clients": nil, "a nil client": {nil}} {
+	for what, clients := range map[string][]redis.UniversalClient{"no clients": nil, "a nil client": {nil}, "a nil *redis.Client": {(*redis.Client)(nil)}} {
 		func() {
 			defer func() {
 				if recover() == nil {

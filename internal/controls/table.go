@@ -1854,4 +1854,9 @@ var controls = []Control{
 		" && !same(own, err)) //", ") //",
 		[]string{".:TestLostIsTheSectionsOwnLock"},
 	},
+	{
+		"typed-nil-goes-on", "a nil pointer is no client", "internal/client/client.go",
+		"return rdb == nil || v.Kind() == reflect.Pointer && v.IsNil()", "_ = v\n	return rdb == nil",
+		[]string{"lock:TestConfigPanics", "listq:TestConstructorsPanic", "fence:TestNewRedisPanics"},
+	},
 }
