@@ -54,7 +54,7 @@ type Config struct {
 	// MaxHold bounds how long Hold, Do and TryDo keep a lock, however long the
 	// function runs: then its context ends with ErrNotHeld and the lock is
 	// released; with a LapseDelay, once the function has returned or the lease
-	// and the delay are over. 0 means no bound.
+	// and the delay are over. 0 means no bound. New panics if it is negative.
 	MaxHold time.Duration
 
 	// NodeTimeout is how long a Locker of [NewQuorum] waits for a node when the
@@ -95,6 +95,7 @@ type Config struct {
 
 // withDefaults fills in defaults and panics on values out of range.
 func (c Config) withDefaults() Config {
+	given := c
 	c.TTL = cmp.Or(c.TTL, 30*time.Second).Truncate(time.Millisecond)
 	c.ClaimLease = cmp.Or(c.ClaimLease, time.Second).Truncate(time.Millisecond)
 	c.LapseDelay = c.LapseDelay.Truncate(time.Millisecond)
@@ -114,11 +115,11 @@ func (c Config) withDefaults() Config {
 	}
 	switch {
 	case c.TTL < minTTL || c.TTL > maxTTL:
-		panic(fmt.Sprintf("lock: Config.TTL %v is not between %v and %v", c.TTL, minTTL, maxTTL))
+		panic(fmt.Sprintf("lock: Config.TTL %v is not between %v and %v", given.TTL, minTTL, maxTTL))
 	case c.ClaimLease < minTTL || c.ClaimLease > maxTTL:
-		panic(fmt.Sprintf("lock: Config.ClaimLease %v is not between %v and %v", c.ClaimLease, minTTL, maxTTL))
+		panic(fmt.Sprintf("lock: Config.ClaimLease %v is not between %v and %v", given.ClaimLease, minTTL, maxTTL))
 	case c.LapseDelay < 0 || c.LapseDelay > maxTTL:
-		panic(fmt.Sprintf("lock: Config.LapseDelay %v is not between 0 and %v", c.LapseDelay, maxTTL))
+		panic(fmt.Sprintf("lock: Config.LapseDelay %v is not between 0 and %v", given.LapseDelay, maxTTL))
 	case c.FenceMargin < time.Second || c.FenceMargin > maxTTL:
 		panic(fmt.Sprintf("lock: Config.FenceMargin %v is not between 1s and %v", c.FenceMargin, maxTTL))
 	case c.MaxHold < 0:

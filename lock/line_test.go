@@ -1001,7 +1001,8 @@ func TestWatchdogHoldsManyLocks(t *testing.T) {
 func TestConfigPanics(t *testing.T) {
 	rdb := redistest.Mini(t)
 	for name, cfg := range map[string]lock.Config{
-		"TTL":          {TTL: time.Millisecond},
+		"TTL 100ns":    {TTL: 100}, // as it was given
+		"Lease 1.5ms":  {ClaimLease: 1500 * time.Microsecond},
 		"ClaimLease":   {ClaimLease: time.Millisecond},
 		"FenceMargin":  {FenceMargin: -1},
 		"MaxHold":      {MaxHold: -1},

@@ -1859,4 +1859,9 @@ var controls = []Control{
 		"return rdb == nil || v.Kind() == reflect.Pointer && v.IsNil()", "_ = v\n	return rdb == nil",
 		[]string{"lock:TestConfigPanics", "listq:TestConstructorsPanic", "fence:TestNewRedisPanics"},
 	},
+	{
+		"config-error-rounded", "an error of a Config has the value as it was given", "lock/config.go",
+		"given.TTL, minTTL", "c.TTL, minTTL",
+		[]string{"lock:TestConfigPanics"},
+	},
 }
