@@ -217,6 +217,56 @@ func (f writerFunc) Write(b []byte) (int, error) {
 
 func nop(context.Context, *lock.Lock) error { return nil }
 
+// What was not stored has no receipt; of what may have been it has the ID, by which the
+// call is repeated safely.
+func TestReceiptBesideAnError(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		slow := another(t, rdb)
+		if err := slow.Ping(t.Context()).Err(); err != nil { // connects
+			t.Fatal(err)
+		}
+		slow.AddHook(onCommand{after: func(redis.Cmder) { time.Sleep(time.Second) }})
+		q := sidestep.NewQueue(newAcquirer(t, rdb, sidestep.Config{}), slow, "q", sidestep.QueueConfig{})
+		task := sidestep.NewTask(q, "t", one("k"), newRuns().handler())
+		type storing func(context.Context, ...sidestep.CallOption) (sidestep.Receipt, error)
+		in := func(d time.Duration) storing {
+			return func(ctx context.Context, o ...sidestep.CallOption) (sidestep.Receipt, error) {
+				return task.EnqueueIn(ctx, d, 1, o...)
+			}
+		}
+		at := func(when time.Time) storing {
+			return func(ctx context.Context, o ...sidestep.CallOption) (sidestep.Receipt, error) {
+				return task.EnqueueAt(ctx, when, 1, o...)
+			}
+		}
+		now := func(ctx context.Context, o ...sidestep.CallOption) (sidestep.Receipt, error) {
+			return task.Enqueue(ctx, 1, o...)
+		}
+		for name, call := range map[string]func() (sidestep.Receipt, error){
+			"an empty ID":       func() (sidestep.Receipt, error) { return now(t.Context(), sidestep.WithID("")) },
+			"a negative delay":  func() (sidestep.Receipt, error) { return in(-1)(t.Context()) },
+			"a year after 9999": func() (sidestep.Receipt, error) { return at(time.Unix(1<<61, 0))(t.Context()) },
+		} {
+			if r, err := call(); r != (sidestep.Receipt{}) || !errors.Is(err, sidestep.ErrInvalid) {
+				t.Errorf("%s: %+v, %v, want no receipt and ErrInvalid", name, r, err)
+			}
+		}
+		for name, call := range map[string]storing{
+			"Enqueue": now, "EnqueueIn": in(time.Hour), "EnqueueAt": at(time.Now().Add(time.Hour)),
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			r, err := call(ctx)
+			cancel()
+			if r.ID == "" || !errors.Is(err, sidestep.ErrAmbiguous) {
+				t.Errorf("%s without an answer = %+v, %v, want an ID and ErrAmbiguous", name, r, err)
+			}
+			if again, err := call(t.Context(), sidestep.WithID(r.ID)); !again.Duplicate || err != nil {
+				t.Errorf("%s again = %+v, %v, want a duplicate", name, again, err)
+			}
+		}
+	})
+}
+
 // A time that has passed is at once, the zero time too.
 func TestEnqueueAtThePast(t *testing.T) {
 	bubble(t, func(t *testing.T, rdb *redis.Client) {

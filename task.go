@@ -306,9 +306,9 @@ func (t *Task[T]) Do(ctx context.Context, v T, p Policy, opts ...CallOption) (Ou
 }
 
 // Enqueue stores the request on the normal path: workers run it as soon as one
-// is free and it is its turn for its lock. It takes one round trip. After an
-// error of the network the request may have been stored: to repeat the call
-// safely, give it an ID.
+// is free and it is its turn for its lock. It takes one round trip. After an error that
+// matches [ErrAmbiguous] the request may have been stored: to repeat the call safely,
+// give it the ID of the Receipt, which is set then, by [WithID].
 func (t *Task[T]) Enqueue(ctx context.Context, v T, opts ...CallOption) (Receipt, error) {
 	req, named, err := t.request(ctx, v, opts)
 	if err != nil {
@@ -316,15 +316,15 @@ func (t *Task[T]) Enqueue(ctx context.Context, v T, opts ...CallOption) (Receipt
 	}
 	added, err := t.queue.part(req).list.Push(ctx, req)
 	if err != nil {
-		return Receipt{ID: req.ID}, t.errorf("enqueue", stored(ctx, err))
+		return t.unstored(ctx, req, err)
 	}
 	r := t.receipt(req)
 	r.Duplicate = added == 0 && named
 	return r, nil
 }
 
-// EnqueueIn stores the request so that it is due d from now. Otherwise it is
-// [Task.Enqueue].
+// EnqueueIn stores the request so that it is due d from now. A negative d is
+// [ErrInvalid]. Otherwise it is [Task.Enqueue].
 func (t *Task[T]) EnqueueIn(ctx context.Context, d time.Duration, v T, opts ...CallOption) (Receipt, error) {
 	return t.schedule(ctx, v, opts, func(p *partition, r *listq.Request) (delayed, error) { return p.delay.ScheduleIn(ctx, r, d) })
 }
@@ -342,7 +342,7 @@ func (t *Task[T]) schedule(ctx context.Context, v T, opts []CallOption, fn func(
 	}
 	d, err := fn(t.queue.part(req), req)
 	if err != nil {
-		return Receipt{ID: req.ID}, t.errorf("enqueue", stored(ctx, err))
+		return t.unstored(ctx, req, err)
 	}
 	r := t.receipt(req)
 	r.Due, r.Duplicate = d.Due, d.Duplicate && named
@@ -382,6 +382,15 @@ func (t *Task[T]) request(ctx context.Context, v T, opts []CallOption) (_ *listq
 
 func (t *Task[T]) receipt(r *listq.Request) Receipt {
 	return Receipt{ID: r.ID, Queue: t.queue.name, Task: t.name, Key: r.Lock}
+}
+
+// unstored is what a request comes to that was not stored, as far as is known.
+func (t *Task[T]) unstored(ctx context.Context, r *listq.Request, err error) (Receipt, error) {
+	err = t.errorf("enqueue", stored(ctx, err))
+	if errors.Is(err, ErrInvalid) {
+		return Receipt{}, err
+	}
+	return Receipt{ID: r.ID}, err
 }
 
 func (t *Task[T]) errorf(verb string, err error) error {
