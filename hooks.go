@@ -19,7 +19,9 @@ type Hooks struct {
 	// Ran is called when a section or a handler has returned and its lock is
 	// released or passed on to the line's next request (a relay: [lock.Relay]).
 	Ran func(ctx context.Context, e RanEvent)
-	// Dead is called by the process whose command made a request dead.
+	// Dead is called by the process whose command made a request dead; by none for one
+	// that a release finds over its MaxWait in a queue which its process did not make
+	// ([Config.Queues]).
 	Dead func(ctx context.Context, e DeadEvent)
 }
 

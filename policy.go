@@ -108,8 +108,9 @@ type DeferPolicy struct {
 // Defer stores the request and returns at once, with a [Receipt]. The request
 // stands in line for its lock, behind those deferred before it, and runs as soon
 // as it is its turn: when the lock is released, or, if nobody says so, d later if
-// the lock is then free. For callers who must never block. A negative d is an
-// invalid policy.
+// the lock is then free. Once an earlier request of the same line was due and the lock
+// was still held, it is looked at again when its TTL has passed, or after a minute. For
+// callers who must never block. A negative d is an invalid policy.
 func Defer(d time.Duration) DeferPolicy { return DeferPolicy{delay: d} }
 
 // NotBefore makes the request wait out its whole delay, even if the lock is free

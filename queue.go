@@ -163,7 +163,8 @@ func (q *Queue) part(r *listq.Request) *partition {
 // Then it takes no more, lets running handlers finish for the drain timeout, ends
 // their contexts, hands the rest back, and returns nil. It returns when all it
 // started has ended, so handlers must heed their contexts. While Redis cannot be
-// reached it goes on trying.
+// reached it goes on trying, with a client that was closed too, and what fails shows only
+// in the Logger.
 //
 // A worker that meets a held lock does not block: it follows the task's policy,
 // [WhenLocked]. A request whose task this Queue does not know is dead, with that
@@ -283,7 +284,7 @@ func (q *Queue) Cancel(ctx context.Context, id string) (bool, error) {
 
 // Reschedule makes a waiting request due d from now, whatever it waited for. It
 // returns [ErrUnknown] if there is none of that ID, and [ErrRunning] if a worker
-// has it or it is dead.
+// has it or it is dead. A negative d is [ErrInvalid].
 func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Receipt, error) {
 	err := fmt.Errorf("%w: %q in %q", ErrUnknown, id, q.name)
 	for _, p := range q.parts {
@@ -359,7 +360,8 @@ func (q *Queue) Get(ctx context.Context, id string) (Info, error) {
 }
 
 // Dead returns the requests that died last, the latest first, at most n of each
-// partition, in one round trip per partition. [Queue.Get] tells why.
+// partition, in one round trip per partition; none if n is not positive. [Queue.Get]
+// tells why.
 func (q *Queue) Dead(ctx context.Context, n int) ([]Death, error) {
 	var all []Death
 	for _, p := range q.parts {
@@ -374,7 +376,7 @@ func (q *Queue) Dead(ctx context.Context, n int) ([]Death, error) {
 }
 
 // Line returns the ids of the first n requests that stand in line for a lock, the
-// next to run first.
+// next to run first; none if n is not positive. An empty key is [ErrInvalid].
 func (q *Queue) Line(ctx context.Context, key string, n int) ([]string, error) {
 	if err := q.acq.locker.CheckName(key); err != nil {
 		return nil, fmt.Errorf("sidestep: line of %q: %w", q.name, invalidError{err})

@@ -48,8 +48,8 @@ type Request struct {
 
 type requestKey struct{}
 
-// RequestFrom returns the request that a handler with this context runs, or nil
-// outside of one.
+// RequestFrom returns the request that a handler with this context, which must not be
+// nil, runs, or nil outside of one.
 func RequestFrom(ctx context.Context) *Request {
 	r, _ := ctx.Value(requestKey{}).(*Request)
 	return r
@@ -74,7 +74,10 @@ type Receipt struct {
 	// [Queue.Reschedule] and [Queue.Promote], Task and Key are empty.
 	Queue, Task, Key string
 	// Due is when the request runs at the latest, if its lock is then free and a
-	// worker too, by the server's clock. Zero for the normal path: at once.
+	// worker too, by the server's clock. Zero for the normal path: at once. Once an
+	// earlier request of the same line was due and its lock was still held, the lock is
+	// looked at again when its TTL has passed, or after a minute: of a release that nobody
+	// tells of, that may be later.
 	Due time.Time
 	// Duplicate tells that a request of this ID was accepted before and left as
 	// it is ([WithID]). If that was cancelled, is dead or has finished a short while

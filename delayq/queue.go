@@ -59,7 +59,9 @@ type Receipt struct {
 	// ID names the request.
 	ID string
 	// Due is when the request runs at the latest if its lock is then free, by the
-	// server's clock.
+	// server's clock. Once an earlier request of the same line was due and its lock was
+	// still held, the lock is looked at again when its TTL has passed, or after a minute:
+	// of a release that nobody tells of, that may be later.
 	Due time.Time
 	// Duplicate tells that a request of this ID was accepted before: it was left
 	// as it is, and Due is of no meaning.
@@ -67,7 +69,8 @@ type Receipt struct {
 }
 
 // ScheduleIn accepts a request that is due d from now by the server's clock. It
-// takes one round trip. See [listq.Queue.Push] for IDs and repetition.
+// takes one round trip. A negative d is [listq.ErrInvalid]. See [listq.Queue.Push] for
+// IDs and repetition.
 func (q *Queue) ScheduleIn(ctx context.Context, r *listq.Request, d time.Duration) (Receipt, error) {
 	d, err := delay(d)
 	if err != nil {
@@ -261,7 +264,8 @@ func (q *Queue) Cancel(ctx context.Context, id string) (bool, error) {
 }
 
 // Reschedule makes a request that no worker has due d from now, whatever it
-// waited for. It returns [ErrUnknown] and [ErrRunning] where that cannot be. With d 0
+// waited for. It returns [ErrUnknown] and [ErrRunning] where that cannot be; a negative d
+// is [listq.ErrInvalid]. With d 0
 // the first in line gets its turn at once, unless another has it; one behind it keeps
 // its place, and the lock is looked at; Due is then by this process's clock.
 func (q *Queue) Reschedule(ctx context.Context, id string, d time.Duration) (Receipt, error) {
@@ -330,7 +334,7 @@ func (q *Queue) Promote(ctx context.Context, id string) (Receipt, error) {
 func (q *Queue) Get(ctx context.Context, id string) (listq.Info, error) { return q.list.Get(ctx, id) }
 
 // Line returns the IDs of the first n requests in line for a lock, the oldest
-// first, in one round trip.
+// first, in one round trip; none if n is not positive.
 func (q *Queue) Line(ctx context.Context, lock string, n int) ([]string, error) {
 	ids, err := q.script.Parked(ctx, lock, n)
 	if err != nil {

@@ -93,7 +93,8 @@ func (c ConsumeConfig) withDefaults(q *Queue) ConsumeConfig {
 // Consume runs handler on the queue's requests until ctx ends. Then it claims no
 // more, lets running handlers finish for the drain timeout, ends their contexts,
 // waits for them, and returns nil. While Redis cannot be reached it goes on
-// trying. Handlers must heed their contexts: Consume does not return before they do.
+// trying, with a client that was closed too, and what fails shows only in
+// [Config.Logger]. Handlers must heed their contexts: Consume does not return before they do.
 //
 // Several processes may consume one queue, and one process may call Consume
 // several times. It panics if handler is nil or a value of cfg is out of range.

@@ -2,7 +2,7 @@
 // asynchronous requests.
 //
 //	q := listq.New(rdb, "mail", listq.Config{})
-//	err := q.Push(ctx, &listq.Request{Task: "welcome", Payload: body})
+//	_, err := q.Push(ctx, &listq.Request{Task: "welcome", Payload: body})
 //	...
 //	err = q.Consume(ctx, listq.ConsumeConfig{Workers: 8},
 //		func(ctx context.Context, d *listq.Delivery) error { return send(ctx, d.Payload) })

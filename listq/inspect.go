@@ -86,7 +86,7 @@ type Death struct {
 }
 
 // Dead returns the n requests that died last, the latest first, in one round
-// trip. [Queue.Get] tells why, [Queue.Revive] brings one back.
+// trip; none if n is not positive. [Queue.Get] tells why, [Queue.Revive] brings one back.
 func (q *Queue) Dead(ctx context.Context, n int) ([]Death, error) {
 	dead, err := q.script.Dead(ctx, n)
 	if err != nil {

@@ -140,10 +140,10 @@ type Claimed struct {
 	More bool
 }
 
-// Claim leases up to n requests, at most 128, to the caller, in one round trip,
+// Claim leases up to n requests, at most 128 whatever n is, to the caller, in one round trip,
 // and brings back what is due: expired leases, and as many delayed requests as it
-// leases, or sixteen. It does not wait: no request is no error. n = 0 only brings back,
-// up to 128.
+// leases, or sixteen. It does not wait: no request is no error. n = 0, or less,
+// only brings back, up to 128.
 //
 // Most callers want [Queue.Consume] instead. Those who claim by themselves
 // extend the leases, and settle each delivery by Ack, Nack or Requeue. Requests

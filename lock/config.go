@@ -54,7 +54,8 @@ type Config struct {
 	// MaxHold bounds how long Hold, Do and TryDo keep a lock, however long the
 	// function runs: then its context ends with ErrNotHeld and the lock is
 	// released; with a LapseDelay, once the function has returned or the lease
-	// and the delay are over. 0 means no bound. New panics if it is negative.
+	// and the delay are over. 0 means no bound; New panics if it is
+	// negative.
 	MaxHold time.Duration
 
 	// NodeTimeout is how long a Locker of [NewQuorum] waits for a node when the

@@ -301,7 +301,8 @@ type State struct {
 }
 
 // Inspect reports the state of a lock. It changes nothing and takes one round
-// trip.
+// trip. An error is an [*UnavailableError], or matches [ErrInvalid] or the cause of ctx;
+// not [ErrClosed], since a Locker that was closed still answers.
 func (l *Locker) Inspect(ctx context.Context, name string) (State, error) {
 	k, err := l.keysFor(name)
 	if err != nil {
@@ -333,7 +334,7 @@ func (l *Locker) Inspect(ctx context.Context, name string) (State, error) {
 // takes it from nobody else.
 //
 // A key that another program keeps under the same name is deleted if it is a
-// string, so revoke names that you know.
+// string, so revoke names that you know. The errors are those of [Locker.Inspect].
 func (l *Locker) Revoke(ctx context.Context, name string) (bool, error) {
 	k, err := l.keysFor(name)
 	if err != nil {
@@ -374,7 +375,8 @@ const lookFloor = 12 * time.Hour
 // end of that: look again.
 //
 // A registration lasts until a release reports it, or for a day, or for twice the
-// holder's remaining lease if that is longer. Look takes one round trip.
+// holder's remaining lease if that is longer. Look takes one round trip. The errors are
+// those of [Locker.Inspect]; an empty queue is [ErrInvalid] too.
 func (l *Locker) Look(ctx context.Context, name, queue string) (left time.Duration, held bool, err error) {
 	k, err := l.keysFor(name)
 	if err != nil {
