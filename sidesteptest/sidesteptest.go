@@ -75,6 +75,7 @@ func (s *Server) Options() *redis.Options {
 			}
 			return newBuffered(pipe), nil
 		},
+		DialerRetries:   1, // a dial fails only once it is closed; one that waits to try again would outlive a synctest bubble
 		DisableIdentity: true,
 		MaintNotificationsConfig: &maintnotifications.Config{
 			Mode: maintnotifications.ModeDisabled,

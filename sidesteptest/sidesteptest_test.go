@@ -145,3 +145,22 @@ func TestWhatWasWrittenBeforeCloseArrives(t *testing.T) {
 		}
 	}
 }
+
+// A dial that waits to be tried again would outlive the bubble of a test that has ended.
+func TestAClosedServerIsNotDialledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := sidesteptest.New()
+		opts := srv.Options()
+		opts.MaxRetries = -1
+		rdb := redis.NewClient(opts)
+		defer rdb.Close()
+		srv.Close()
+		began := time.Now()
+		if err := rdb.Ping(t.Context()).Err(); err == nil {
+			t.Error("the server answers though it is closed")
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it was tried for %v, want once", took)
+		}
+	})
+}
