@@ -267,6 +267,24 @@ func TestLostIsTheSectionsOwnLock(t *testing.T) {
 	}
 }
 
+// several are the errors of a section's parts: no value that can be compared.
+type several []error
+
+func (s several) Error() string   { return fmt.Sprint([]error(s)) }
+func (s several) Unwrap() []error { return s }
+
+func TestLostIsNotWhatTheSectionReturns(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		acq := newAcquirer(t, rdb, sidestep.Config{})
+		err := acq.Do(t.Context(), "x", sidestep.Fail(), func(context.Context, *lock.Lock) error {
+			return several{lock.ErrNotHeld}
+		})
+		if s := acq.Stats(); !errors.Is(err, lock.ErrNotHeld) || s.Lost != 0 || s.Failed != 1 {
+			t.Errorf("Do = %v, Stats = %+v, want one failure and none lost", err, s)
+		}
+	})
+}
+
 // A handler that itself met a held lock, and says so, has run.
 func TestHandlersOwnRefusalIsNoRefusal(t *testing.T) {
 	t.Parallel()

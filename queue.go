@@ -224,8 +224,12 @@ func (q *Queue) postpone(ctx context.Context, req *listq.Request, pl plan) (Rece
 		} else {
 			d, err = p.delay.Park(ctx, req, pl.delay)
 		}
-		if pl.parks && (err == nil || errors.Is(stored(ctx, err), ErrAmbiguous)) { // it may be there
+		switch {
+		case !pl.parks:
+		case err == nil:
 			q.announce(ctx, p, req.Lock)
+		case errors.Is(stored(ctx, err), ErrAmbiguous): // it may be there; Redis has kept the caller for long enough
+			go q.announce(ctx, p, req.Lock)
 		}
 		return d, err
 	})

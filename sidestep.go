@@ -172,7 +172,8 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 		if !returned {
 			seen = errPanicked
 		}
-		a.count(seen, errors.Is(seen, ErrNotHeld) && !same(own, err)) // what fn itself returns is of other locks
+		// What fn itself returns is of other locks; what Hold joins to it can be compared.
+		a.count(seen, errors.Is(seen, ErrNotHeld) && reflect.ValueOf(err).Comparable() && err != own)
 		if h := a.cfg.Hooks.Ran; h != nil {
 			h(ctx, RanEvent{Key: s.key, Fence: out.fence, Wait: out.waited, Took: took, Err: seen, Request: s.request})
 		}
@@ -317,5 +318,5 @@ func sameQueue(a, b *delayq.Queue) bool {
 	return a == b || a.List().Key() == b.List().Key() && same(a.List().Script().Client(), b.List().Script().Client())
 }
 
-// same tells whether two clients, or two errors, are one.
+// same tells whether two clients are one.
 func same(a, b any) bool { return reflect.ValueOf(a).Comparable() && a == b }

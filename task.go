@@ -390,7 +390,7 @@ func (t *Task[T]) receipt(r *listq.Request) Receipt {
 // unstored is what a request comes to that was not stored, as far as is known.
 func (t *Task[T]) unstored(ctx context.Context, r *listq.Request, err error) (Receipt, error) {
 	err = t.errorf("enqueue", stored(ctx, err))
-	if errors.Is(err, ErrInvalid) {
+	if !errors.Is(err, ErrAmbiguous) {
 		return Receipt{}, err
 	}
 	return Receipt{ID: r.ID}, err

@@ -1049,3 +1049,31 @@ func TestUnconfirmedDeferralIsAnnounced(t *testing.T) {
 	s.leave(t)
 	ran.within(t, 1, 10*time.Second)
 }
+
+// Who defers to a Redis that hangs does not wait for the announcement as well.
+func TestAmbiguousDeferralKeepsNobodyLonger(t *testing.T) {
+	bubble(t, func(t *testing.T, rdb *redis.Client) {
+		locks, queues := another(t, rdb), another(t, rdb)
+		var hangs atomic.Bool
+		locks.AddHook(onCommand{before: func(redis.Cmder) error {
+			if hangs.Load() {
+				time.Sleep(30 * time.Second)
+			}
+			return nil
+		}})
+		queues.AddHook(onCommand{before: func(redis.Cmder) error {
+			hangs.Store(true)
+			time.Sleep(3 * time.Second)
+			return errors.New("i/o timeout")
+		}})
+		q := sidestep.NewQueue(newAcquirer(t, locks, sidestep.Config{}), queues, "q", sidestep.QueueConfig{})
+		task := sidestep.NewTask(q, "t", one("k"), newRuns().handler())
+		hold(t, rdb, "k")
+		began := time.Now()
+		_, err := task.Do(context.Background(), 1, sidestep.Defer(time.Hour))
+		if took := time.Since(began); !errors.Is(err, sidestep.ErrAmbiguous) || took > 3*time.Second {
+			t.Errorf("Do = %v after %v, want ErrAmbiguous after 3s, which the answer took not to come", err, took)
+		}
+		time.Sleep(time.Minute) // the announcement ends
+	})
+}

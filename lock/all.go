@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -118,18 +117,21 @@ func (a *tries) result(ctx context.Context, began time.Time) ([]*Lock, error) {
 
 // putBack releases locks, and returns when that is done or ctx has ended.
 func (l *Locker) putBack(ctx context.Context, locks []*Lock) {
-	done := make(chan struct{})
+	done := make(chan struct{}, len(locks))
 	l.mu.Lock()
-	l.spawn(func() {
-		for _, lk := range slices.Backward(locks) {
+	for _, lk := range locks { // all at once: nodes that hang would keep Close for as many times as long
+		l.spawn(func() {
 			_ = lk.Release(ctx) // what it cannot release it has released in the background
-		}
-		close(done)
-	})
+			done <- struct{}{}
+		})
+	}
 	l.mu.Unlock()
-	select {
-	case <-done:
-	case <-ctx.Done():
+	for range locks {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -658,6 +658,63 @@ func TestRevokedLockIsNotHandedOn(t *testing.T) {
 	})
 }
 
+// A Revoke whose command takes its time takes the lock from a lease that did not exist
+// when it was called: that one is handed on to nobody either.
+func TestRevokedLaterLeaseIsNotHandedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		var holdBack atomic.Bool
+		came, gate := make(chan struct{}), make(chan struct{})
+		rdb.AddHook(hook{process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+			if holdBack.CompareAndSwap(true, false) {
+				close(came)
+				<-gate
+			}
+			return next(ctx, cmd)
+		}})
+		l, other := newLocker(t, rdb, lock.Config{TurnTime: time.Hour}), newLocker(t, rdb, lock.Config{})
+		ctx := t.Context()
+		release(t, take(t, l, "y")) // there is a connection
+		holdBack.Store(true)
+		revoked := make(chan error, 1)
+		go func() {
+			was, err := l.Revoke(ctx, "x")
+			if !was {
+				t.Error("nothing was revoked")
+			}
+			revoked <- err
+		}()
+		<-came // it is about to look
+		first, err := l.Acquire(ctx, "x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var inside atomic.Bool
+		done := make(chan error, 1)
+		go func() {
+			done <- l.Do(ctx, "x", nil, func(context.Context, *lock.Lock) error {
+				inside.Store(true)
+				return nil
+			})
+		}()
+		synctest.Wait()
+		close(gate)
+		if err := <-revoked; err != nil {
+			t.Fatal(err)
+		}
+		next := take(t, other, "x")
+		release(t, first)
+		synctest.Wait()
+		if inside.Load() {
+			t.Error("who waited was let in under a revoked lease")
+		}
+		release(t, next)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Queues are told of a release also if its answer comes when nobody waits for it any more.
 func TestLateAnswerTellsQueues(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -340,16 +340,16 @@ func (l *Locker) Revoke(ctx context.Context, name string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	l.mu.Lock()
-	for _, ls := range l.live {
-		if ls.keys.lock == k.lock {
+	seen := func(value string) { // before it is taken from there
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if ls := l.live[value]; ls != nil {
 			ls.given = true
 		}
 	}
-	l.mu.Unlock()
 	var r releaseReply
 	err = l.ask(ctx, "revoke", &k, func(ctx context.Context) (err error) {
-		r, err = l.node.revoke(ctx, &k, l.cfg.FenceMargin, len(l.listeners()) > 0)
+		r, err = l.node.revoke(ctx, &k, l.cfg.FenceMargin, len(l.listeners()) > 0, seen)
 		l.tell(&k, r.queues, false)
 		return err
 	})

@@ -319,8 +319,8 @@ func (q *quorum) adopt(ctx context.Context, k *keys, a *adoptArgs) (bool, error)
 	return ok, err
 }
 
-func (q *quorum) revoke(ctx context.Context, k *keys, margin time.Duration, report bool) (releaseReply, error) {
-	r := newRound(q, "", func(i int) (releaseReply, error) { return q.nodes[i].revoke(ctx, k, margin, report) })
+func (q *quorum) revoke(ctx context.Context, k *keys, margin time.Duration, report bool, seen func(value string)) (releaseReply, error) {
+	r := newRound(q, "", func(i int) (releaseReply, error) { return q.nodes[i].revoke(ctx, k, margin, report, seen) })
 	was := func(r releaseReply) bool { return r.released }
 	// An acquire may be under way to a node that says nobody held it.
 	votes := r.until(q.l.cfg.NodeTimeout, func(votes []vote[releaseReply]) bool {

@@ -133,7 +133,7 @@ type node interface {
 	extend(ctx context.Context, k *keys, a *extendArgs) (held bool, err error)
 	extendAll(ctx context.Context, batch []extendItem) // sets held and err of each
 	release(ctx context.Context, k *keys, a *releaseArgs) (releaseReply, error)
-	revoke(ctx context.Context, k *keys, margin time.Duration, report bool) (releaseReply, error)
+	revoke(ctx context.Context, k *keys, margin time.Duration, report bool, seen func(value string)) (releaseReply, error)
 	look(ctx context.Context, k *keys, queue string, floor time.Duration) (lookReply, error)
 	inspect(ctx context.Context, k *keys) (inspectReply, error)
 }
@@ -553,11 +553,12 @@ func (n *single) relay(ctx context.Context, k *keys, a *relayArgs) (relayReply, 
 
 // revoke looks first who holds the lock: the command that takes it from that one may be
 // sent again, or come late, when the next holder has it.
-func (n *single) revoke(ctx context.Context, k *keys, margin time.Duration, report bool) (releaseReply, error) {
+func (n *single) revoke(ctx context.Context, k *keys, margin time.Duration, report bool, seen func(value string)) (releaseReply, error) {
 	was, err := n.inspect(ctx, k)
 	if err != nil || !was.held {
 		return releaseReply{}, err
 	}
+	seen(was.value)
 	args := []any{2: "3", 3: k.lock, 4: k.fence, 5: k.line}
 	if report {
 		args[2] = "4"
