@@ -172,8 +172,7 @@ func (a *Acquirer) run(ctx context.Context, s section) (out outcome, err error) 
 		if !returned {
 			seen = errPanicked
 		}
-		// What fn itself returns is of other locks; what Hold joins to it can be compared.
-		a.count(seen, errors.Is(seen, ErrNotHeld) && reflect.ValueOf(err).Comparable() && err != own)
+		a.count(seen, errors.Is(seen, ErrNotHeld) && more(err, own)) // what fn itself returns is of other locks
 		if h := a.cfg.Hooks.Ran; h != nil {
 			h(ctx, RanEvent{Key: s.key, Fence: out.fence, Wait: out.waited, Took: took, Err: seen, Request: s.request})
 		}
@@ -317,6 +316,9 @@ func (r *registry) alone(q *delayq.Queue) bool {
 func sameQueue(a, b *delayq.Queue) bool {
 	return a == b || a.List().Key() == b.List().Key() && same(a.List().Script().Client(), b.List().Script().Client())
 }
+
+// more tells whether Hold joined anything to what fn returned, its own: that can be compared.
+func more(err, own any) bool { return reflect.ValueOf(err).Comparable() && err != own }
 
 // same tells whether two clients are one.
 func same(a, b any) bool { return reflect.ValueOf(a).Comparable() && a == b }

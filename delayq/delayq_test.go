@@ -611,3 +611,19 @@ func TestInvalidArguments(t *testing.T) {
 	}()
 	delayq.New(nil)
 }
+
+// While Redis is out of memory, what is there can still be rescheduled.
+func TestRescheduleWithoutMemory(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.NewServer(t).Client(t)
+	q := listq.New(rdb, "q", listq.Config{})
+	if _, err := q.Push(t.Context(), &listq.Request{ID: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := rdb.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := delayq.New(q).Reschedule(t.Context(), "a", time.Hour); err != nil {
+		t.Errorf("Reschedule of a ready request = %v", err)
+	}
+}

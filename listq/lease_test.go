@@ -161,3 +161,25 @@ func testNothingStartsAfterItsLease(t *testing.T, hole int64) {
 		t.Errorf("%d of 1000 requests ran", n)
 	}
 }
+
+// A claim whose context had ended was not sent: the leases of the next one begin with that.
+func TestClaimThatWasNotSentBeganNoLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb, w := wired(t, server(t))
+		q := listq.New(rdb, "q", listq.Config{})
+		push(t, q, &listq.Request{ID: "a"})
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		before := w.writes.Load()
+		if _, err := q.Claim(ended, 1); err == nil {
+			t.Fatal("a claim whose context had ended succeeded")
+		}
+		if n := w.writes.Load() - before; n != 0 {
+			t.Fatalf("it sent %d commands", n)
+		}
+		time.Sleep(time.Minute)
+		if left := time.Until(claim(t, q).LeaseExpires()); left < 29*time.Second {
+			t.Errorf("%v of the lease are left after the claim, want 30s", left)
+		}
+	})
+}

@@ -190,6 +190,9 @@ type claim struct {
 func (q *Queue) claimNext(ctx context.Context, l *lane, n int, listening bool, done []*Delivery) (c claim, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := ctx.Err(); err != nil { // nothing is sent, so no lease begins
+		return claim{}, fmt.Errorf("listq: claim from %q: %w", q.name, err)
+	}
 	number, sent, feed := l.claims+1, time.Now(), l.feed
 	if n > 0 && l.sent.IsZero() {
 		l.sent = sent
@@ -249,7 +252,8 @@ func (q *Queue) handed(h script.Handed) (*Delivery, error) {
 	} else if at := a.sent.Add(h.Accepted.Sub(a.server) - time.Millisecond); at.Before(began) { // both are in whole ms
 		began = at
 	}
-	return q.decode(h.Item, h.Token, began.Add(h.Lease))
+	// Who listened may have another Config.Lease than this process, which extends to its own.
+	return q.decode(h.Item, h.Token, began.Add(min(h.Lease, q.cfg.Lease)))
 }
 
 // Promote tells the queue that a lock may be free: its oldest request in line

@@ -723,6 +723,36 @@ var controls = []Control{
 		[]string{"lock:TestAFenceOfNonsenseFailsNoOther"},
 	},
 	{
+		"revoked-by-name", "the lease that a Revoke finds is the one that is handed on to nobody", "lock/script.go",
+		"	seen(was.value)\n", "",
+		[]string{"lock:TestRevokedLaterLeaseIsNotHandedOn", "lock:TestRevokedLockIsNotHandedOn"},
+	},
+	{
+		"lost-what-it-returns", "an error that cannot be compared is the section's own", "sidestep.go",
+		"return reflect.ValueOf(err).Comparable() && err != own }", "return !same(err, own) }",
+		[]string{".:TestLostIsNotWhatTheSectionReturns"},
+	},
+	{
+		"announced-in-front", "nobody waits for the announcement of what may have been stored", "queue.go",
+		"			go q.announce(ctx, p, req.Lock)\n", "			q.announce(ctx, p, req.Lock)\n",
+		[]string{".:TestAmbiguousDeferralKeepsNobodyLonger"},
+	},
+	{
+		"handed-for-longer", "a hand-over is leased for no longer than its taker extends it", "listq/queue.go",
+		"began.Add(min(h.Lease, q.cfg.Lease))", "began.Add(h.Lease)",
+		[]string{"listq:TestHandedOverWithAnothersLease"},
+	},
+	{
+		"unsent-claim-began", "a claim that was not sent began no lease", "listq/queue.go",
+		"	if err := ctx.Err(); err != nil { // nothing is sent, so no lease begins\n", "	if err := ctx.Err(); err != nil && l == nil {\n",
+		[]string{"listq:TestClaimThatWasNotSentBeganNoLease"},
+	},
+	{
+		"reschedule-needs-memory", "what is there can be rescheduled while Redis is out of memory", "internal/script/reschedule.lua",
+		"begin()\n", "",
+		[]string{"delayq:TestRescheduleWithoutMemory"},
+	},
+	{
 		"many-keeps-failures", "what fails in a script of several is sent by itself", "lock/many.go",
 		"failed || replies[i] == nil {", "failed && replies[i] == nil {",
 		[]string{"lock:TestTogether", "lock:TestFenceOfAnotherType"},
@@ -850,7 +880,7 @@ var controls = []Control{
 	},
 	{
 		"revoked-is-handed-on", "a lock that was revoked here is handed to nobody without asking Redis", "lock/locker.go",
-		"			ls.given = true\n", "			continue\n",
+		"			ls.given = true\n", "			_ = ls\n",
 		[]string{"lock:TestRevokedLockIsNotHandedOn"},
 	},
 	{
@@ -1051,7 +1081,7 @@ var controls = []Control{
 	},
 	{
 		"all-given-back-first", "TryAcquireAll on a quorum returns when its context ends", "lock/all.go",
-		"	case <-done:\n	case <-ctx.Done():\n	}\n}\n", "	case <-done:\n	}\n}\n",
+		"		case <-done:\n		case <-ctx.Done():\n			return\n		}\n	}\n}\n", "		case <-done:\n		}\n	}\n}\n",
 		[]string{"lock:TestTryAcquireAllOnAQuorumEndsWithItsContext"},
 	},
 	{
@@ -1836,7 +1866,7 @@ var controls = []Control{
 	},
 	{
 		"unconfirmed-is-not-announced", "what may have been stored is announced to its lock", "queue.go",
-		"(err == nil || errors.Is(stored(ctx, err), ErrAmbiguous))", "err == nil",
+		"case errors.Is(stored(ctx, err), ErrAmbiguous):", "case false:",
 		[]string{".:TestUnconfirmedDeferralIsAnnounced"},
 	},
 	{
@@ -1851,7 +1881,7 @@ var controls = []Control{
 	},
 	{
 		"lost-by-the-error", "a section is lost with its own lock, not with that of one inside it", "sidestep.go",
-		" && !same(own, err)) //", ") //",
+		" && more(err, own)) //", ") //",
 		[]string{".:TestLostIsTheSectionsOwnLock"},
 	},
 	{

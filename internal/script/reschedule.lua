@@ -3,6 +3,7 @@
 -- returns {1 done | 2 already | 3 leased or dead | 0 unknown, due in ms since 1970, buried}
 local id = ARGV[1]
 local due = instant(ARGV[2])
+begin()
 takeback()
 local s = get(id)
 if not s then return {0, due, buried} end
