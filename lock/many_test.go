@@ -384,3 +384,19 @@ func TestAFenceOfNonsenseFailsNoOther(t *testing.T) {
 		}
 	})
 }
+
+// redsync once sent a digest of another kind than Redis makes: every call was answered
+// NOSCRIPT, and came again with the text.
+func TestDigestsAreThoseOfRedis(t *testing.T) {
+	rdb := redistest.Real(t)
+	for name, s := range map[string]*script{
+		"acquire": aloneScripts.acquire, "release": aloneScripts.release, "many": aloneScripts.many, "revoke": aloneScripts.revoke,
+		"vote": quorumScripts.acquire, "release of a quorum": quorumScripts.release, "many of a quorum": quorumScripts.many, "revoke of a quorum": quorumScripts.revoke,
+		"extend": extendScript, "look": lookScript, "inspect": inspectScript, "adopt": adoptScript, "raise": raiseScript,
+		"discard": discardScript, "acquire all": acquireAllScript, "relay": relayScript,
+	} {
+		if sha, err := rdb.ScriptLoad(t.Context(), s.text()).Result(); err != nil || sha != s.sha || sha != string(s.sum) {
+			t.Errorf("%s: Redis says %v, %v, ours is %v", name, sha, err, s.sha)
+		}
+	}
+}

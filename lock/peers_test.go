@@ -12,6 +12,7 @@ import (
 
 	"github.com/sidestep-go/sidestep/internal/redistest"
 	"github.com/sidestep-go/sidestep/lock"
+	"github.com/sidestep-go/sidestep/retry"
 )
 
 // redsync gives a node a twentieth of the TTL: half an hour with a TTL of 10 h, and
@@ -163,4 +164,167 @@ func TestNothingExtendsAReleasedLock(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A refused try of redsync deletes what it may have left, by its value: with a fixed one, for
+// a hand-over, that is the holder's key. Nothing that is refused here touches the holder's
+// keys, be it on one node or on several.
+func TestWhoIsRefusedTouchesNothingOfTheHolders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := miniNodes(t, 3)
+		for name, of := range map[string]func(owner string) *lock.Locker{
+			"one":     func(owner string) *lock.Locker { return newLocker(t, nodes[0], lock.Config{Owner: owner}) },
+			"several": func(owner string) *lock.Locker { return newQuorum(t, nodes, lock.Config{Owner: owner}) },
+		} {
+			holder, other := of("same"), of("same")
+			lk := take(t, holder, name)
+			synctest.Wait()
+			before := make(map[int]string)
+			for i, n := range nodes {
+				before[i] = n.Get(t.Context(), name).Val()
+			}
+			for range 3 {
+				if _, err := other.TryAcquire(t.Context(), name); !errors.Is(err, lock.ErrLocked) {
+					t.Errorf("%s: TryAcquire = %v, want ErrLocked", name, err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				if _, err := other.Acquire(ctx, name, nil); !errors.Is(err, lock.ErrLocked) {
+					t.Errorf("%s: Acquire = %v, want ErrLocked", name, err)
+				}
+				cancel()
+			}
+			time.Sleep(time.Second)
+			for i, n := range nodes {
+				if got := n.Get(t.Context(), name).Val(); got != before[i] {
+					t.Errorf("%s: node %d has %q after the tries, and had %q", name, i, got, before[i])
+				}
+			}
+			release(t, lk)
+			synctest.Wait()
+		}
+	})
+}
+
+// redislock's retry strategies keep count: one that is used again has no tries left.
+func TestOneBackoffServesManyCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		l := newLocker(t, rdb, lock.Config{})
+		rdb.Set(t.Context(), "x", "theirs", 0)
+		b := retry.Limit(retry.Constant(20*time.Millisecond), 3)
+		for i := range 3 {
+			began := time.Now()
+			if _, err := l.Acquire(t.Context(), "x", b); !errors.Is(err, lock.ErrLocked) {
+				t.Fatalf("Acquire = %v, want ErrLocked", err)
+			}
+			if took := time.Since(began); took != 40*time.Millisecond {
+				t.Errorf("call %d waited %v, want 40ms", i, took)
+			}
+		}
+	})
+}
+
+// rueidislock has one TTL for all locks of a Locker, and Redisson's fenced lock forgets the
+// lease that it is asked for, and says the counter's fence, whoever asks.
+func TestEachLockHasItsOwnLeaseAndFence(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		l := newLocker(t, rdb, lock.Config{})
+		for _, ttl := range []time.Duration{time.Second, time.Hour} {
+			first := take(t, l, "x", lock.WithTTL(ttl))
+			if left := rdb.PTTL(t.Context(), "x").Val(); left > ttl || left < ttl/2 {
+				t.Errorf("a lock for %v has %v in Redis", ttl, left)
+			}
+			fence := first.Fence()
+			release(t, first)
+			next := take(t, l, "x")
+			if first.Fence() != fence || next.Fence() <= fence {
+				t.Errorf("fences %d, and %d once the next one had %d", fence, first.Fence(), next.Fence())
+			}
+			release(t, next)
+		}
+	})
+}
+
+// A lock of Redisson is a thread's, so that no other may release it.
+func TestAnyGoroutineMayRelease(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		l := newLocker(t, rdb, lock.Config{})
+		lk, done := take(t, l, "x"), make(chan error)
+		go func() { done <- lk.Release(context.Background()) }()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		wantHeld(t, l, "x", false)
+	})
+}
+
+// A waiter of etcd whose session has ended goes on waiting for what will not come. Here one
+// that has been dropped from the line, whatever did that, is there again soon.
+func TestAWaiterThatWasForgottenStillEnters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		l, other := newLocker(t, rdb, lock.Config{}), newLocker(t, rdb, lock.Config{})
+		held := take(t, other, "x")
+		entered := make(chan time.Time, 1)
+		go func() {
+			lk, err := l.Acquire(t.Context(), "x", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			entered <- time.Now()
+			release(t, lk)
+		}()
+		time.Sleep(100 * time.Millisecond)
+		if n := rdb.Del(t.Context(), "{x}:line").Val(); n != 1 {
+			t.Fatal("nobody stood in line")
+		}
+		release(t, held)
+		freed := time.Now()
+		if d := (<-entered).Sub(freed); d > 1100*time.Millisecond {
+			t.Errorf("it entered %v after the release, want within a claim lease (1s)", d)
+		}
+		synctest.Wait()
+	})
+}
+
+// A dead holder costs each newcomer of DynamoDB's lock client a whole lease, counted from
+// when it first looked. Here it is what is left of the lease.
+func TestANewcomerWaitsForWhatIsLeftOfADeadHoldersLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		l := newLocker(t, rdb, lock.Config{})
+		rdb.Set(t.Context(), "x", "of one that is dead", 10*time.Second)
+		time.Sleep(8 * time.Second)
+		began := time.Now()
+		lk, err := l.Acquire(t.Context(), "x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 2100*time.Millisecond {
+			t.Errorf("it waited %v, want the 2s that were left", took)
+		}
+		release(t, lk)
+	})
+}
+
+// Heartbeats of DynamoDB's lock client follow each other without a pause once one was late.
+func TestALateExtensionIsNotFollowedByMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb, delay := slowed(t, redistest.Mini(t))
+		l := newLocker(t, rdb, lock.Config{TTL: 3 * time.Second})
+		count := redistest.Count(rdb)
+		err := l.TryDo(t.Context(), "x", func(ctx context.Context, _ *lock.Lock) error {
+			delay.Store(int64(1500 * time.Millisecond))
+			time.Sleep(2600 * time.Millisecond)
+			delay.Store(0)
+			time.Sleep(2 * time.Second) // the answer is there
+			count.Reset()
+			time.Sleep(30 * time.Second)
+			return ctx.Err()
+		})
+		if n := count.Commands(); err != nil || n < 25 || n > 35 {
+			t.Errorf("%d extensions in 30 s, want about 30: %v", n, err)
+		}
+	})
 }
