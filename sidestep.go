@@ -321,4 +321,4 @@ func sameQueue(a, b *delayq.Queue) bool {
 func more(err, own any) bool { return reflect.ValueOf(err).Comparable() && err != own }
 
 // same tells whether two clients are one.
-func same(a, b any) bool { return reflect.ValueOf(a).Comparable() && a == b }
+func same(a, b redis.UniversalClient) bool { return reflect.ValueOf(a).Comparable() && a == b }

@@ -201,10 +201,7 @@ func TestReleaseInHoldEndsTheContext(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				rdb := redistest.Mini(t)
 				l := newLocker(t, rdb, lock.Config{TTL: time.Second})
-				other := l
-				if next == "another process" {
-					other = newLocker(t, rdb, lock.Config{})
-				}
+				other := nextIn(t, next, l, rdb)
 				var section context.Context
 				entered := make(chan struct{})
 				if err := l.Do(t.Context(), "x", nil, func(ctx context.Context, lk *lock.Lock) error {
@@ -212,11 +209,7 @@ func TestReleaseInHoldEndsTheContext(t *testing.T) {
 					go func() {
 						defer close(entered)
 						if err := other.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error {
-							select {
-							case <-section.Done():
-							default:
-								t.Error("two sections whose contexts have not ended")
-							}
+							wantEnded(t, section)
 							return nil
 						}); err != nil {
 							t.Error(err)
@@ -237,6 +230,24 @@ func TestReleaseInHoldEndsTheContext(t *testing.T) {
 	}
 }
 
+// nextIn returns the Locker of the next section: l itself in "this process", and one of its
+// own in another.
+func nextIn(t *testing.T, where string, l *lock.Locker, rdb *redis.Client) *lock.Locker {
+	t.Helper()
+	if where == "this process" {
+		return l
+	}
+	return newLocker(t, rdb, lock.Config{})
+}
+
+// wantEnded is called by the next section: the context of the one before has ended.
+func wantEnded(t *testing.T, section context.Context) {
+	t.Helper()
+	if section.Err() == nil {
+		t.Error("two sections whose contexts have not ended")
+	}
+}
+
 // So has the context of a section whose function has returned, for what that has left
 // behind: also while the answer to the release is under way.
 func TestReturnFromHoldEndsTheContext(t *testing.T) {
@@ -248,10 +259,7 @@ func TestReturnFromHoldEndsTheContext(t *testing.T) {
 				l := newLocker(t, own, lock.Config{TurnTime: time.Hour, Hooks: lock.Hooks{
 					Released: func(context.Context, lock.ReleasedEvent) { time.Sleep(time.Second) },
 				}})
-				other := l
-				if next == "another process" {
-					other = newLocker(t, rdb, lock.Config{})
-				}
+				other := nextIn(t, next, l, rdb)
 				var wg sync.WaitGroup
 				var section context.Context
 				wg.Go(func() {
@@ -267,11 +275,7 @@ func TestReturnFromHoldEndsTheContext(t *testing.T) {
 				time.Sleep(500 * time.Millisecond)
 				if err := other.Do(t.Context(), "x", nil, func(context.Context, *lock.Lock) error {
 					f.delay.Store(0)
-					select {
-					case <-section.Done():
-					default:
-						t.Error("two sections whose contexts have not ended")
-					}
+					wantEnded(t, section)
 					return nil
 				}); err != nil {
 					t.Error(err)

@@ -91,6 +91,15 @@ func (d *desk) fill(t *testing.T) (leave func()) {
 	}
 }
 
+// hang takes all the room there is, as fill does, and holds up what is sent with others
+// until answer is closed.
+func (d *desk) hang(t *testing.T) (answer chan struct{}, leave func()) {
+	t.Helper()
+	answer = make(chan struct{})
+	d.hold = func([]string) { <-answer }
+	return answer, d.fill(t)
+}
+
 // join sends an item that meets a full room, and waits until it stands in line.
 func (d *desk) join(t *testing.T, ctx context.Context, name string) (result chan error) {
 	t.Helper()
@@ -186,9 +195,7 @@ func TestALoneWaiterSendsByItself(t *testing.T) {
 func TestFewDoNotGoBesideMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(100, false)
-		answer := make(chan struct{})
-		d.hold = func([]string) { <-answer }
-		leave := d.fill(t)
+		answer, leave := d.hang(t)
 		var results []chan error
 		come := func(names ...string) {
 			for _, name := range names {
@@ -508,9 +515,7 @@ func TestANearServerThatIsFarNow(t *testing.T) {
 func TestOneThatHangsCostsNotEachItsPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(100, false)
-		answer := make(chan struct{})
-		d.hold = func([]string) { <-answer }
-		leave := d.fill(t)
+		answer, leave := d.hang(t)
 		var results []chan error
 		for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
 			results = append(results, d.join(t, t.Context(), name))
