@@ -309,7 +309,8 @@ func (t *Task[T]) Do(ctx context.Context, v T, p Policy, opts ...CallOption) (Ou
 }
 
 // Enqueue stores the request on the normal path: workers run it as soon as one
-// is free and it is its turn for its lock. It takes one round trip. After an error that
+// is free and it is its turn for its lock. It takes one round trip; without a lock two, if the
+// queue is idle: then its handler may run before Enqueue returns. After an error that
 // matches [ErrAmbiguous] the request may have been stored: to repeat the call safely,
 // give it the ID of the Receipt, which is set then, by [WithID].
 func (t *Task[T]) Enqueue(ctx context.Context, v T, opts ...CallOption) (Receipt, error) {
@@ -317,12 +318,17 @@ func (t *Task[T]) Enqueue(ctx context.Context, v T, opts ...CallOption) (Receipt
 	if err != nil {
 		return Receipt{}, t.errorf("enqueue", err)
 	}
-	added, err := t.queue.part(req).list.Push(ctx, req)
+	list, added := t.queue.part(req).list, 1
+	if named {
+		added, err = list.Push(ctx, req)
+	} else {
+		err = list.PushNew(ctx, req)
+	}
 	if err != nil {
 		return t.unstored(ctx, req, err)
 	}
 	r := t.receipt(req)
-	r.Duplicate = added == 0 && named
+	r.Duplicate = added == 0
 	return r, nil
 }
 

@@ -214,7 +214,9 @@ func (c *consumer) handBack(ctx context.Context, all []*Delivery) {
 	}
 	var codes []script.Code
 	err := persist(ctx, func() time.Duration { return longest(all) }, func() (err error) {
-		codes, err = c.queue.script.Requeue(ctx, leases(all))
+		if err = storeAll(ctx, all); err == nil {
+			codes, err = c.queue.script.Requeue(ctx, leases(all))
+		}
 		return err
 	})
 	c.settled(ctx, "requeue", all, codes, err)
@@ -521,7 +523,11 @@ func (c *consumer) extend(ctx context.Context) (failed error) {
 	for batch := range slices.Chunk(all, script.Bound) {
 		ctx, cancel := context.WithTimeout(ctx, c.queue.cfg.Lease/3)
 		sent := time.Now()
-		codes, err := c.queue.script.Extend(ctx, c.queue.cfg.Lease, leases(batch))
+		var codes []script.Code
+		err := storeAll(ctx, batch)
+		if err == nil {
+			codes, err = c.queue.script.Extend(ctx, c.queue.cfg.Lease, leases(batch))
+		}
 		cancel()
 		if err != nil {
 			failed = err

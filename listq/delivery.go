@@ -44,9 +44,10 @@ type Delivery struct {
 
 	queue *Queue
 	lease script.Lease
-	until atomic.Pointer[time.Time] // end of the lease by this process's clocks
-	lost  atomic.Bool               // it is known to be another's, and the hook was told
-	told  bool                      // the feeder's: an acknowledgement was sent, and not answered
+	until atomic.Pointer[time.Time]     // end of the lease by this process's clocks
+	offer atomic.Pointer[script.Handed] // it was offered, and it is not known that it is stored
+	lost  atomic.Bool                   // it is known to be another's, and the hook was told
+	told  bool                          // the feeder's: an acknowledgement was sent, and not answered
 
 	mu       sync.Mutex                      // held while a settlement is under way
 	settling atomic.Bool                     // a settlement is under way, or done
@@ -177,6 +178,9 @@ func (d *Delivery) Requeue(ctx context.Context) error {
 func (d *Delivery) Extend(ctx context.Context) error {
 	sent := time.Now()
 	codes, err := script.Until(ctx, func(ctx context.Context) ([]script.Code, error) {
+		if err := d.store(ctx); err != nil {
+			return nil, err
+		}
 		return d.queue.script.Extend(ctx, d.queue.cfg.Lease, []script.Lease{d.lease})
 	})
 	if err != nil {
@@ -189,6 +193,30 @@ func (d *Delivery) Extend(ctx context.Context) error {
 	return nil
 }
 
+// store sees to it that the request is stored before anything but an acknowledgement is sent
+// for it: if it was offered, its push may not have come yet.
+func (d *Delivery) store(ctx context.Context) error {
+	h := d.offer.Load()
+	if h == nil {
+		return nil
+	}
+	if err := d.queue.script.Confirm(ctx, *h); err != nil {
+		return err
+	}
+	d.offer.Store(nil)
+	return nil
+}
+
+// storeAll is store for several.
+func storeAll(ctx context.Context, all []*Delivery) error {
+	for _, d := range all {
+		if err := d.store(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Settle settles the delivery by fn, for package delayq. verb is for the error.
 func (d *Delivery) Settle(ctx context.Context, verb string,
 	fn func(context.Context, *script.Queue, script.Lease) (script.Code, []script.Buried, error),
@@ -197,7 +225,12 @@ func (d *Delivery) Settle(ctx context.Context, verb string,
 	var buried []script.Buried
 	err := d.settle(func() error {
 		err := persist(ctx, d.left, func() (err error) {
-			code, buried, err = fn(ctx, d.queue.script, d.lease)
+			if verb != "ack" {
+				err = d.store(ctx)
+			}
+			if err == nil {
+				code, buried, err = fn(ctx, d.queue.script, d.lease)
+			}
 			return err
 		})
 		if err != nil {

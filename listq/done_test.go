@@ -39,7 +39,7 @@ func TestDoneOfOneLeaseGoesTogether(t *testing.T) {
 	}
 	var claims [2][]*Delivery
 	for i := range claims {
-		c, err := q.claimNext(t.Context(), &q.lanes[i], 4, false, nil)
+		c, err := q.claimNext(t.Context(), &q.lanes[i], 4, hearing{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +51,7 @@ func TestDoneOfOneLeaseGoesTogether(t *testing.T) {
 	}
 	sent := &args{}
 	rdb.AddHook(sent)
-	c, err := q.claimNext(t.Context(), &q.lanes[0], 0, false, done)
+	c, err := q.claimNext(t.Context(), &q.lanes[0], 0, hearing{}, done)
 	if err != nil || slices.ContainsFunc(c.Acked, func(code script.Code) bool { return code != script.Done }) {
 		t.Fatalf("acked: %v, %v", c.Acked, err)
 	}

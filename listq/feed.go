@@ -247,7 +247,7 @@ func (f *feeder) exchange(ctx context.Context, lane, free, n int) (x exchange, e
 	f.mu.Unlock()
 
 	began := time.Now()
-	x.claim, err = f.queue.claimNext(f.claims, &f.queue.lanes[lane], n, f.listening.Load(), x.done)
+	x.claim, err = f.queue.claimNext(f.claims, &f.queue.lanes[lane], n, hearing{wake: f.listening.Load(), offers: f.cfg.Slots.size > 1}, x.done)
 
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -531,7 +531,7 @@ func (f *feeder) leave() {
 		if f.failures[i] == 0 || f.handler == nil {
 			continue
 		}
-		if claimed, err := q.claimNext(ctx, &q.lanes[i], 1, false, nil); err == nil {
+		if claimed, err := q.claimNext(ctx, &q.lanes[i], 1, hearing{}, nil); err == nil {
 			all, bad := q.decodeAll(ctx, claimed)
 			f.handBack(ctx, append(all, deliveries(bad)...))
 		}

@@ -15,7 +15,7 @@ func TestHandedOverWithAnothersLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rdb := redistest.Mini(t)
 		before := New(rdb, "q", Config{Poll: 10 * time.Second})
-		if _, err := before.claimNext(t.Context(), &before.lanes[0], 1, true, nil); err != nil { // it listens
+		if _, err := before.claimNext(t.Context(), &before.lanes[0], 1, hearing{wake: true}, nil); err != nil { // it listens
 			t.Fatal(err)
 		}
 		if _, err := before.Push(t.Context(), &Request{ID: "a"}); err != nil {

@@ -47,6 +47,26 @@ func TestHandedLease(t *testing.T) {
 
 // What comes when it cannot be started goes back, uncounted.
 func TestHandOverGoesBack(t *testing.T) {
+	t.Run("handed over", func(t *testing.T) {
+		goesBack(t, func(ctx context.Context, q *Queue) error {
+			_, err := q.Push(ctx, &Request{ID: "a"})
+			return err
+		})
+	})
+	t.Run("offered", func(t *testing.T) {
+		goesBack(t, func(ctx context.Context, q *Queue) error {
+			e, err := q.entry(&Request{ID: "a"})
+			if err != nil {
+				return err
+			}
+			h := script.Handed{Item: script.Item{ID: e.ID, Body: e.Body, Deliveries: 1, Accepted: time.Now()}, Token: "o1", Lease: time.Second}
+			return q.script.Client().LPush(ctx, q.script.Keys().Wake(), h.String()).Err()
+		})
+	})
+}
+
+// goesBack brings a request into wake, and starts it or not.
+func goesBack(t *testing.T, bring func(ctx context.Context, q *Queue) error) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, spoil := range map[string]func(c *consumer, cancel context.CancelFunc){
 			"no slot":         func(c *consumer, _ context.CancelFunc) { c.place.take(1, false) },
@@ -62,10 +82,10 @@ func TestHandOverGoesBack(t *testing.T) {
 				ran = true
 				return nil
 			}
-			if _, err := q.claimNext(t.Context(), &q.lanes[0], 1, true, nil); err != nil {
+			if _, err := q.claimNext(t.Context(), &q.lanes[0], 1, hearing{wake: true}, nil); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := q.Push(t.Context(), &Request{ID: "a"}); err != nil {
+			if err := bring(t.Context(), q); err != nil {
 				t.Fatal(err)
 			}
 			v, err := q.script.Client().LPop(t.Context(), q.script.Keys().Wake()).Result()

@@ -56,6 +56,7 @@ func New(rdb redis.UniversalClient, name string, cfg Config) *Queue {
 	cfg = cfg.withDefaults()
 	scripts := script.New(rdb, keys.Of(keys.Base(cfg.Prefix, name)))
 	scripts.Replicate(script.Wait(cfg.Wait))
+	scripts.Offer(cfg.Resend > 0)
 	q := &Queue{name: name, cfg: cfg, script: scripts, feeder: feederID()}
 	// Those who are not the timekeeper look after it, each at another time: not so
 	// soon that every due request costs every idle process a command.
@@ -93,7 +94,8 @@ func (q *Queue) Entry(r *Request) (script.Entry, error) { return q.entry(r) }
 func (q *Queue) Resend() time.Duration { return q.cfg.Resend }
 
 // Push appends requests to the queue, in order and all or none, in one round
-// trip, and sets the ID of those that have none. It returns how many were new:
+// trip, and sets the ID of those that have none. A request by itself that names no lock takes
+// two, if it is new and the queue has rested: its handler begins in the first. Push returns how many were new:
 // one whose ID is in the queue, or was finished less than [Config.Resend] ago,
 // is left as it is. At most 128 requests; none is no error.
 //
@@ -104,6 +106,17 @@ func (q *Queue) Resend() time.Duration { return q.cfg.Resend }
 // After an error of the network the requests may have been accepted; to push
 // them again is safe, as they have their IDs now.
 func (q *Queue) Push(ctx context.Context, reqs ...*Request) (added int, err error) {
+	return q.push(ctx, false, reqs)
+}
+
+// PushNew is Push for a request whose ID was just made by [NewID], and is nobody else's, for
+// package sidestep.
+func (q *Queue) PushNew(ctx context.Context, r *Request) error {
+	_, err := q.push(ctx, true, []*Request{r})
+	return err
+}
+
+func (q *Queue) push(ctx context.Context, news bool, reqs []*Request) (added int, err error) {
 	if len(reqs) == 0 {
 		return 0, nil
 	}
@@ -115,6 +128,7 @@ func (q *Queue) Push(ctx context.Context, reqs ...*Request) (added int, err erro
 		if entries[i], err = q.entry(r); err != nil {
 			return 0, fmt.Errorf("listq: push to %q: %w", q.name, err)
 		}
+		entries[i].New = entries[i].New || news
 	}
 	codes, err := q.script.Push(ctx, entries)
 	if err != nil {
@@ -154,7 +168,7 @@ type Claimed struct {
 // which may be more than it asked for, and whose leases began with the first try. A Redis
 // that hangs is waited for as long as the client's own timeouts say.
 func (q *Queue) Claim(ctx context.Context, n int) (Claimed, error) {
-	c, err := q.claimNext(ctx, &q.lanes[0], max(n, 0), false, nil)
+	c, err := q.claimNext(ctx, &q.lanes[0], max(n, 0), hearing{}, nil)
 	if err != nil {
 		return Claimed{}, err
 	}
@@ -184,10 +198,16 @@ type claim struct {
 	token string    // of the leases
 }
 
+// hearing says what the consumer that claims hears of without a claim.
+type hearing struct {
+	wake   bool // requests may be handed over while slots are free
+	offers bool // and offered, so that some of them come before older ones
+}
+
 // claimNext makes the next claim of a lane, or makes one again whose reply was lost, and
 // acknowledges in the same command what is done, which it puts in order, those of one
-// lease together. listening: requests may be handed over while slots are free.
-func (q *Queue) claimNext(ctx context.Context, l *lane, n int, listening bool, done []*Delivery) (c claim, err error) {
+// lease together.
+func (q *Queue) claimNext(ctx context.Context, l *lane, n int, hears hearing, done []*Delivery) (c claim, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := ctx.Err(); err != nil { // nothing is sent, so no lease begins
@@ -197,9 +217,10 @@ func (q *Queue) claimNext(ctx context.Context, l *lane, n int, listening bool, d
 	if n > 0 && l.sent.IsZero() {
 		l.sent = sent
 	}
-	if !listening {
+	if !hears.wake {
 		feed.Listen = 0
 	}
+	feed.Offers = hears.offers
 	c.sent, c.token = l.sent, feed.Token(number)
 	slices.SortStableFunc(done, func(a, b *Delivery) int { return strings.Compare(a.lease.Token, b.lease.Token) })
 	once := !slices.ContainsFunc(done, func(d *Delivery) bool { return d.told })
@@ -253,7 +274,11 @@ func (q *Queue) handed(h script.Handed) (*Delivery, error) {
 		began = at
 	}
 	// Who listened may have another Config.Lease than this process, which extends to its own.
-	return q.decode(h.Item, h.Token, began.Add(min(h.Lease, q.cfg.Lease)))
+	d, err := q.decode(h.Item, h.Token, began.Add(min(h.Lease, q.cfg.Lease)))
+	if h.Offered() {
+		d.offer.Store(&h)
+	}
+	return d, err
 }
 
 // Promote tells the queue that a lock may be free: its oldest request in line

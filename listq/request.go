@@ -40,7 +40,8 @@ type Request struct {
 // entry checks a request, gives it an ID if it has none, and returns it in the
 // form in which it is stored.
 func (q *Queue) entry(r *Request) (script.Entry, error) {
-	if r != nil && r.ID == "" {
+	made := r != nil && r.ID == ""
+	if made {
 		id, err := NewID()
 		if err != nil {
 			return script.Entry{}, err
@@ -50,7 +51,7 @@ func (q *Queue) entry(r *Request) (script.Entry, error) {
 	if err := q.Check(r); err != nil {
 		return script.Entry{}, err
 	}
-	return script.Entry{ID: r.ID, Body: encode(r), Lock: r.Lock, MaxWait: r.MaxWait}, nil
+	return script.Entry{ID: r.ID, Body: encode(r), Lock: r.Lock, MaxWait: r.MaxWait, New: made}, nil
 }
 
 // NewID returns a new ID for a request, as the methods make that accept one

@@ -91,7 +91,7 @@ func TestTooMuchGoesBack(t *testing.T) {
 		f := c.feeder(t.Context())
 		x := exchange{free: c.place.take(1, false), n: 3}
 		var err error
-		if x.claim, err = q.claimNext(t.Context(), &q.lanes[0], 5, false, nil); err != nil {
+		if x.claim, err = q.claimNext(t.Context(), &q.lanes[0], 5, hearing{}, nil); err != nil {
 			t.Fatal(err)
 		}
 		f.handOut(t.Context(), x)

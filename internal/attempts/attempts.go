@@ -49,6 +49,31 @@ func (w *Word) Err(err error) error {
 	return err
 }
 
+// Once is a command's word that is written once: a second attempt is an error.
+type Once struct {
+	text   string
+	writes int32 // atomic
+}
+
+// NewOnce returns a word that has not been written.
+func NewOnce(text string) *Once { return &Once{text: text} }
+
+var errTwice = errors.New("a command that may have run is not sent again")
+
+// MarshalBinary is called by go-redis as it writes the command.
+func (w *Once) MarshalBinary() ([]byte, error) {
+	if atomic.AddInt32(&w.writes, 1) > 1 {
+		return nil, errTwice
+	}
+	return []byte(w.text), nil
+}
+
+// String is for those who print commands.
+func (w *Once) String() string { return w.text }
+
+// Written reports whether the word was written.
+func (w *Once) Written() bool { return atomic.LoadInt32(&w.writes) > 0 }
+
 // Unsent reports whether err is that of an attempt which did not come to sending anything.
 func Unsent(err error) bool {
 	if errors.Is(err, redis.ErrClosed) || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) {

@@ -53,3 +53,18 @@ func TestErr(t *testing.T) {
 		}
 	}
 }
+
+func TestOnce(t *testing.T) {
+	w := attempts.NewOnce("word")
+	if w.Written() || fmt.Sprint(w) != "word" {
+		t.Errorf("at first: %v, written: %v", w, w.Written())
+	}
+	if b, err := w.MarshalBinary(); string(b) != "word" || err != nil || !w.Written() {
+		t.Errorf("MarshalBinary = %q, %v, written: %v", b, err, w.Written())
+	}
+	for range 2 {
+		if b, err := w.MarshalBinary(); b != nil || err == nil || !w.Written() {
+			t.Errorf("again: MarshalBinary = %q, %v, written: %v", b, err, w.Written())
+		}
+	}
+}

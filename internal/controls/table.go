@@ -356,12 +356,12 @@ var controls = []Control{
 	},
 	{
 		"pushone-past-ready", "nothing is handed over by a push of one past what is ready", "internal/script/pushone.lua",
-		"call('EXISTS', wake, ready) == 0 and", "call('EXISTS', wake) == 0 and",
+		"call('EXISTS', wake, ready) == 0 then", "call('EXISTS', wake) == 0 then",
 		[]string{scriptTable},
 	},
 	{
 		"hand-to-nobody", "a request is handed over only while somebody listens", "internal/script/prelude.lua",
-		"return till and tonumber(till) > now and lease", "return till and lease",
+		"if not till or tonumber(till) <= now then", "if not till then",
 		[]string{scriptTable, scriptModel, queueWalks},
 	},
 	{
@@ -376,8 +376,123 @@ var controls = []Control{
 	},
 	{
 		"hand-taken-twice", "a claim leaves what was handed over and is another's by now", "internal/script/prelude.lua",
-		"  if call('HGET', state, id) ~= v then return end\n", "",
+		"elseif known or not offered(s.token) or recalled(id) then", "elseif recalled(id) then",
 		[]string{scriptTable, scriptModel},
+	},
+	{
+		"offer-forgotten", "what was offered and is done before it is stored is remembered", "internal/script/prelude.lua",
+		"if code == 0 and not v and offered(tok) and window > 0 then", "if false then",
+		[]string{scriptTable, queueWalks, "listq:TestOfferedRequestRunsBeforeItIsStored"},
+	},
+	{
+		"offer-unremembered", "what was offered is acknowledged before it is stored only if that is remembered", "internal/script/prelude.lua",
+		"not v and offered(tok) and window > 0 then", "not v and offered(tok) then",
+		[]string{scriptTable},
+	},
+	{
+		"offer-stays", "what was offered and nobody took is ready when its push returns", "internal/script/offered.lua",
+		"takeback()\n", "",
+		[]string{scriptTable, queueWalks, "listq:TestOfferThatNobodyTakes"},
+	},
+	{
+		"offer-dropped", "what was offered and is not stored yet is not dropped by a claim", "internal/script/prelude.lua",
+		"elseif known or not offered(s.token) or recalled(id) then", "elseif known or s.token or recalled(id) then",
+		[]string{scriptTable, scriptModel, queueWalks},
+	},
+	{
+		"offer-back-again", "what was offered and is done does not come back from wake", "internal/script/prelude.lua",
+		"not offered(s.token) or recalled(id) then", "not offered(s.token) then",
+		[]string{scriptTable, scriptModel},
+	},
+	{
+		"offer-one-back", "all that stands in wake is taken back", "internal/script/prelude.lua",
+		"for _ = 1, 128 do\n    local over", "for _ = 1, 1 do\n    local over",
+		[]string{scriptTable, scriptModel, queueWalks},
+	},
+	{
+		"offer-pushed", "what may have been offered is not pushed as well", "internal/script/offer.go",
+		"return err == nil || word.Written() && !errors.As(err, &reply)", "return err == nil && !errors.As(err, &reply) && word.Written()",
+		[]string{"listq:TestOfferIsLost"},
+	},
+	{
+		"offer-twice", "an offer is not sent again", "internal/attempts/attempts.go",
+		"if atomic.AddInt32(&w.writes, 1) > 1 {", "if atomic.AddInt32(&w.writes, 1) > 9 {",
+		[]string{"internal/attempts:TestOnce"},
+	},
+	{
+		"offer-late", "nothing is offered when nobody may listen any more", "internal/script/offer.go",
+		"if !r.server.Add(now.Sub(r.sent)).Before(r.until) {", "if r.until.IsZero() {",
+		[]string{"listq:TestNotOffered"},
+	},
+	{
+		"offer-at-once", "nothing is offered to a queue that has not rested", "internal/script/offer.go",
+		"-time.Duration(last) > rested {", "-time.Duration(last) > 0 {",
+		[]string{"listq:TestNotOffered"},
+	},
+	{
+		"offer-lease", "the lease of what is offered is counted from before it", "internal/script/offer.go",
+		"r.server.Add(now.Sub(r.answered)).UnixMilli() - 1)", "r.server.Add(now.Sub(r.sent)).UnixMilli())",
+		[]string{"internal/script:TestOfferCountsItsLeaseEarly"},
+	},
+	{
+		"offer-after-others", "nothing is offered after several were pushed", "internal/script/script.go",
+		"	q.idle.found.Store(nil)\n", "",
+		[]string{"listq:TestNotOfferedAfterOthers"},
+	},
+	{
+		"offer-again", "what was offered and could not be stored is not pushed as any other", "internal/script/offer.go",
+		"ok && !e.New {", "ok && e.Lock != \"\" {",
+		[]string{"listq:TestPushAgainOfWhatWasOffered"},
+	},
+	{
+		"offer-again-with-others", "nor with others", "internal/script/script.go",
+		"if h, ok := q.idle.open.of(e.ID); ok {", "if h, ok := q.idle.open.of(\"\"); ok {",
+		[]string{"listq:TestPushAgainOfWhatWasOffered"},
+	},
+	{
+		"offer-definite", "what was offered and could not be stored may have run", "internal/script/offer.go",
+		"return 0, attempts.Again(err)", "return 0, err",
+		[]string{".:TestEnqueueOffers"},
+	},
+	{
+		"offer-left", "what was offered is stored though its caller has gone", "internal/script/offer.go",
+		"q.accept(context.WithoutCancel(ctx), offered,", "q.accept(ctx, offered,",
+		[]string{"listq:TestOfferIsStoredThoughItsCallerHasGone"},
+	},
+	{
+		"offer-not-new", "what was offered is new, though its taker was sooner", "internal/script/offer.go",
+		"	_, err := q.pushed(now, cmd)\n	return Done, err", "	code, err := q.pushed(now, cmd)\n	return code, err",
+		[]string{"listq:TestOfferedRequestRunsBeforeItIsStored"},
+	},
+	{
+		"offer-named", "what its caller has named is not offered", "listq/request.go",
+		"MaxWait: r.MaxWait, New: made}, nil", "MaxWait: r.MaxWait, New: true}, nil",
+		[]string{"listq:TestNotOffered"},
+	},
+	{
+		"offer-to-one", "nothing is offered to a worker by itself", "listq/feed.go",
+		"offers: f.cfg.Slots.size > 1}", "offers: true}",
+		[]string{"listq:TestNotOffered"},
+	},
+	{
+		"offer-forgetful", "nothing is offered by who remembers no finished requests", "listq/queue.go",
+		"scripts.Offer(cfg.Resend > 0)", "scripts.Offer(true)",
+		[]string{"listq:TestNotOffered"},
+	},
+	{
+		"offer-unstored", "what was offered is stored before it is settled, unless it is done", "listq/delivery.go",
+		"if verb != \"ack\" {", "if verb == \"\" {",
+		[]string{"listq:TestOfferedRequestIsStoredByItsTaker"},
+	},
+	{
+		"offer-unextended", "what was offered is stored before its lease is extended", "listq/consume.go",
+		"err := storeAll(ctx, batch)\n", "var err error\n",
+		[]string{"listq:TestOfferIsRenewed"},
+	},
+	{
+		"offer-unreturned", "what was offered is stored before it is given back", "listq/consume.go",
+		"if err = storeAll(ctx, all); err == nil {", "if err == nil {",
+		[]string{"listq:TestHandOverGoesBack"},
 	},
 	{
 		"hand-counted", "what nobody took counts no delivery", "internal/script/prelude.lua",
@@ -1420,7 +1535,7 @@ var controls = []Control{
 	},
 	{
 		"nobody-listens", "a push to an idle queue is handed over", "listq/feed.go",
-		"&f.queue.lanes[lane], n, f.listening.Load(),", "&f.queue.lanes[lane], n, false,",
+		"hearing{wake: f.listening.Load(), offers:", "hearing{offers:",
 		[]string{"listq:TestIdleConsumerIsHandedTheRequest"},
 	},
 	{
@@ -1445,7 +1560,7 @@ var controls = []Control{
 	},
 	{
 		"max-wait-not-stored", "a request takes its longest wait along", "listq/request.go",
-		"Lock: r.Lock, MaxWait: r.MaxWait}, nil", "Lock: r.Lock}, nil",
+		"Lock: r.Lock, MaxWait: r.MaxWait, New: made}, nil", "Lock: r.Lock, New: made}, nil",
 		[]string{"delayq:TestMaxWaitAndDeferrals"},
 	},
 	{

@@ -101,8 +101,23 @@ func (m *model) violation(before *state, st *step) string {
 			return fmt.Sprintf("I13: the line of %s moves only when its probe is due", name(k))
 		}
 	}
+	if bad := m.twice(s); bad != "" {
+		return bad
+	}
 	if s.hurt == 0 {
 		return m.asleep(s)
+	}
+	return ""
+}
+
+// twice checks S8: two workers have one request only after a lease ended under one of them.
+func (m *model) twice(s *state) string {
+	if s.left.Leases < m.c.Faults.Leases {
+		return ""
+	}
+	at := func(w *worker) bool { return w.alive == 1 && w.phase >= claimed && w.phase <= ran }
+	if a, b := &s.w[0], &s.w[1]; at(a) && at(b) && a.id == b.id {
+		return fmt.Sprintf("S8: two workers run %d", a.id)
 	}
 	return ""
 }

@@ -87,6 +87,13 @@ var cases = []struct {
 	{"hand-over, failure", false, Case{Requests: on(1, 1), Hands: true, Callers: []Caller{outsider(1)}, Faults: Faults{Failures: 1}, Exchange: true}},
 	{"hand-over, operator", true, Case{Requests: with(on(1, 1, 1), 2, poison), Hands: true, Faults: Faults{Operations: 2, Resends: 1}}},
 	{"hand-over, deferrals", true, Case{Requests: with(on(1, 1, 1), 3, deferred), Hands: true, Callers: []Caller{outsider(2), defers(3)}}},
+	{"offer", false, Case{Requests: on(0, 0, 1), Hands: true, Offers: true, Once: true, Exchange: true}},
+	{"offer, deaths", false, Case{Requests: on(0, 0), Hands: true, Offers: true, Faults: Faults{Deaths: 1, Tokens: 1}}},
+	{"offer, pause", false, Case{Requests: on(0, 0), Offers: true, Faults: Faults{Leases: 1}}},
+	{"offer, lost replies", false, Case{Requests: on(0, 0), Offers: true, Faults: Faults{Resends: 1, Claims: 1}, Exchange: true}},
+	{"offer, cancel and drain", false, Case{Requests: on(0, 0), Hands: true, Offers: true, Faults: Faults{Cancels: 1, Drains: 1}}},
+	{"offer, failure", false, Case{Requests: with(on(0, 0), 2, poison), Offers: true, Faults: Faults{Failures: 1, Operations: 1}, Exchange: true}},
+	{"offer, faults", true, Case{Requests: on(0, 0), Hands: true, Offers: true, Faults: Faults{Deaths: 1, Resends: 2, Leases: 1, Failures: 1}}},
 	{"death and pause", true, Case{Requests: with(on(1, 1), 2, deferred), Callers: []Caller{defers(2), outsider(1)}, Faults: Faults{Deaths: 1, Leases: 1}}},
 }
 
@@ -142,6 +149,8 @@ var withoutARule = []struct {
 	{"a request is handed over without the gate", "I12", Case{Requests: on(1, 1), Hands: true, Off: Rules{HandIgnoresTurn: true}}},
 	{"a request is handed over past those in ready", "S6", Case{Requests: on(1, 1, 1), Hands: true, Ordered: true, Off: Rules{HandOvertakes: true}}},
 	{"a request that is handed over stands for the token", "I4", Case{Requests: on(0, 0), Hands: true, Off: Rules{HandIsToken: true}}},
+	{"a request that was offered is forgotten when it is done before it is stored", "S7", Case{Requests: on(0), Offers: true, Once: true, Off: Rules{OfferForgotten: true}}},
+	{"a request is pushed whose offer may yet come", "S8", Case{Requests: on(0), Offers: true, Faults: Faults{Resends: 1}, Off: Rules{OfferPushed: true}}},
 	{"waker pops while busy", "H", Case{Requests: on(0, 0), Off: Rules{WakerNeverPauses: true}}},
 }
 

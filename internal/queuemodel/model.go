@@ -41,6 +41,8 @@ type Rules struct {
 	HandIgnoresTurn   bool // a request is handed over without passing the gate
 	HandOvertakes     bool // a request is handed over while others stand in ready
 	HandIsToken       bool // nobody says that there is more while a request stands in wake
+	OfferForgotten    bool // a request that was offered and is done before it is stored is not remembered
+	OfferPushed       bool // a request whose offer may not have come is pushed like any other
 }
 
 // The sizes of the model.
@@ -50,6 +52,8 @@ const (
 	workers   = 2
 	callers   = 2
 	readySize = 8
+	wakeSize  = 2    // requests in wake
+	offers    = 0x80 // tokens from here on are those of offers
 )
 
 // Origin is how a request comes into the queue.
@@ -100,6 +104,7 @@ type Case struct {
 	Faults   Faults
 	Strict   bool // StrictOrder: a failed request keeps its lock's turn
 	Hands    bool // consumers may have said that they listen: a request may be handed over as it is pushed
+	Offers   bool // requests without a lock may be offered before they are pushed
 	Exchange bool // a worker may acknowledge and claim in one command
 
 	Ordered bool // requests of one lock are delivered in the order of their places in line
@@ -152,6 +157,7 @@ const (
 	met     // a held lock
 	waiting // its request is parked; to look at the lock
 	telling // to promote
+	giving  // back what came too late, or as it stops
 )
 
 // worker is a worker with one slot, and its feeder and waker.
@@ -161,6 +167,7 @@ type worker struct {
 	id, lease          uint8 // what it claimed, and the lease's token
 	failed, told       uint8 // told: the release named the queue
 	probe, free        uint8 // a lock to look at because its probe was due; it was free
+	stored             uint8 // what was offered is known to be stored
 }
 
 // What a caller is at.
@@ -203,8 +210,9 @@ type state struct {
 	inDelayed, inParked, inLeased, inDead, msg set
 	gone, probe                                set
 	held                                       [maxLocks + 1]uint8
-	wake                                       uint8 // tokens
-	over                                       handed
+	wake                                       uint8             // tokens
+	over                                       [wakeSize]handed  // in front of it, the last to come first
+	offer                                      [maxIDs + 1]uint8 // the token with which its producer has offered it, who will store it
 
 	// The locks' keys.
 	holder     [maxLocks + 1]uint8
@@ -352,8 +360,10 @@ func (m *model) show(s *state) string {
 			out += " registered(" + name(k) + ")"
 		}
 	}
-	if s.over.id != 0 {
-		out += fmt.Sprintf(" over=%d", s.over.id)
+	for _, h := range s.over {
+		if h.id != 0 {
+			out += fmt.Sprintf(" over=%d", h.id)
+		}
 	}
 	if s.wake != 0 {
 		out += " wake"

@@ -8,6 +8,7 @@ type script uint8
 const (
 	noScript script = iota
 	push
+	offered
 	schedule
 	parknew
 	claim
@@ -20,17 +21,18 @@ const (
 	cancel
 	reschedule
 	revive
+	offer // a plain command
 )
 
 var scripts = [...]string{
-	"", "push", "schedule", "parknew", "claim", "ack", "nack", "park", "bury", "requeue", "promote", "cancel", "reschedule", "revive",
+	"", "push", "offered", "schedule", "parknew", "claim", "ack", "nack", "park", "bury", "requeue", "promote", "cancel", "reschedule", "revive", "offer",
 }
 
 // String returns the name of the script's file, without .lua.
 func (x script) String() string { return scripts[x] }
 
 // Scripts returns the names of the scripts that are modelled.
-func Scripts() []string { return scripts[1:] }
+func Scripts() []string { return scripts[1:offer] }
 
 // The stamps of the operator's calls: of each kind one for a request.
 const (
@@ -41,7 +43,7 @@ const (
 // The words that the scripts share have the names of prelude.lua.
 
 func (m *model) sayToken(s *state) {
-	if s.over.id == 0 || !m.c.Off.HandIsToken {
+	if s.over[0].id == 0 || !m.c.Off.HandIsToken {
 		s.wake = 1
 	}
 }
@@ -180,7 +182,7 @@ func (m *model) mine(s *state, id, token uint8) bool {
 }
 
 // run runs a script other than claim. It reports whether it was applied.
-func (m *model) run(s *state, x script, id, token uint8) bool {
+func (m *model) run(s *state, x script, id, token uint8) (stored bool) {
 	off := &m.c.Off
 	switch x {
 	case push, schedule, parknew:
@@ -199,7 +201,7 @@ func (m *model) run(s *state, x script, id, token uint8) bool {
 			m.mint(s, id)
 			if m.hand && m.mayHand(s, id) {
 				m.deliver(s, id)
-				s.over = handed{id, s.token[id]}
+				s.over[0] = handed{id, s.token[id]}
 				break
 			}
 			s.place[id] = ready
@@ -213,7 +215,22 @@ func (m *model) run(s *state, x script, id, token uint8) bool {
 			m.mint(s, id)
 			m.line(s, id, false)
 		}
+	case offered:
+		if stored = m.unknown(s, id); stored {
+			if s.finished.has(id) {
+				m.wrong = "S3: a request that was finished is accepted again"
+			}
+			s.msg.add(id)
+			m.lease(s, id, token)
+		}
+		m.takeBack(s, false)
+		return stored
 	case ack, nack, park, bury, requeue:
+		if x == ack && token >= offers && m.unknown(s, id) && !off.OfferForgotten {
+			s.gone.add(id)
+			s.finished.add(id)
+			return true
+		}
 		if !m.mine(s, id, token) {
 			return false
 		}
@@ -313,7 +330,7 @@ func (m *model) settle(s *state, x script, id uint8) {
 // mayHand reports whether a request that is pushed may be handed over to somebody
 // who listens.
 func (m *model) mayHand(s *state, id uint8) bool {
-	if s.wake != 0 || s.over.id != 0 {
+	if s.wake != 0 || s.over[0].id != 0 {
 		return false
 	}
 	return (s.list[0] == 0 || m.c.Off.HandOvertakes) && (m.passes(s, id) || m.c.Off.HandIgnoresTurn)
@@ -321,24 +338,62 @@ func (m *model) mayHand(s *state, id uint8) bool {
 
 // stands reports whether a request's lease is that of a hand-over in wake.
 func (s *state) stands(id uint8) bool {
-	return id != 0 && s.over.id == id && s.place[id] == leased && s.token[id] == s.over.token
+	for _, h := range s.over {
+		if id != 0 && h.id == id && s.place[id] == leased && s.token[id] == h.token {
+			return true
+		}
+	}
+	return false
 }
 
-// takeBack is what claim, cancel and reschedule do with a request that stands in wake.
-// quiet: within a claim, which looks itself.
+// unknown reports whether nothing is known of a request.
+func (m *model) unknown(s *state, id uint8) bool {
+	return s.place[id] == nowhere && (!s.gone.has(id) || m.c.Off.ForgetsFinished)
+}
+
+// put puts an offer into wake. It reports false if there is no room in the model.
+func (s *state) put(h handed) bool {
+	if s.over[wakeSize-1].id != 0 {
+		return false
+	}
+	copy(s.over[1:], s.over[:wakeSize-1])
+	s.over[0] = h
+	return true
+}
+
+// take takes the first request out of wake.
+func (s *state) take() handed {
+	h := s.over[0]
+	copy(s.over[:], s.over[1:])
+	s.over[wakeSize-1] = handed{}
+	return h
+}
+
+// takeBack is what claim, cancel, reschedule and offered do with the requests that stand in
+// wake. quiet: within a claim, which looks itself.
 func (m *model) takeBack(s *state, quiet bool) {
-	if id := s.over.id; s.stands(id) {
-		s.inLeased.drop(id)
-		s.place[id], s.token[id] = ready, 0
+	for s.over[0].id != 0 {
+		id := s.over[0].id
+		switch {
+		case s.stands(id):
+			s.inLeased.drop(id)
+			s.token[id] = 0
+			if m.c.Once {
+				s.delivered[id]--
+			}
+		case s.over[0].token >= offers && m.unknown(s, id):
+			s.msg.add(id)
+		default:
+			s.take()
+			continue
+		}
+		s.take()
+		s.place[id] = ready
 		m.lpush(s, id)
 		if !quiet {
 			m.sayToken(s)
 		}
-		if m.c.Once {
-			s.delivered[id]--
-		}
 	}
-	s.over = handed{}
 }
 
 // due is what has become due when a claim runs.
@@ -439,9 +494,13 @@ func (m *model) deliver(s *state, id uint8) {
 			}
 		}
 	}
+	m.lease(s, id, m.freshToken(s, id, 1))
+}
+
+func (m *model) lease(s *state, id, token uint8) {
 	s.place[id] = leased
 	s.inLeased.add(id)
-	s.token[id] = m.freshToken(s, id)
+	s.token[id] = token
 	if m.c.Once {
 		if s.delivered[id]++; s.delivered[id] > 1 {
 			m.wrong = "S7: a request is delivered twice, without a fault"
@@ -449,10 +508,13 @@ func (m *model) deliver(s *state, id uint8) {
 	}
 }
 
-// freshToken is the least token that nobody knows.
-func (m *model) freshToken(s *state, id uint8) uint8 {
-	for t := uint8(1); ; t++ {
-		used := s.late.id == id && s.late.token == t || s.over.id == id && s.over.token == t
+// freshToken is the least token from a first one on that nobody knows.
+func (m *model) freshToken(s *state, id, from uint8) uint8 {
+	for t := from; ; t++ {
+		used := s.late.id == id && s.late.token == t || s.offer[id] == t || s.token[id] == t && t >= offers
+		for _, h := range s.over {
+			used = used || h.id == id && h.token == t
+		}
 		for _, w := range s.w {
 			used = used || w.id == id && w.lease == t
 		}

@@ -114,8 +114,12 @@ func (m *model) call(s *state, x script, id, token, actor uint8, fault bool, the
 
 func (m *model) producers(s *state) {
 	for i := uint8(1); i <= m.ids(); i++ {
-		if !s.toSend.has(i) || i > 1 && s.toSend.has(i-1) {
+		if !s.toSend.has(i) || i > 1 && s.toSend.has(i-1) && s.offer[i-1] == 0 {
 			continue // in order of their numbers, which says nothing
+		}
+		if s.offer[i] != 0 {
+			m.store(s, i)
+			continue
 		}
 		x := push
 		if m.c.Requests[i-1].Origin == Scheduled {
@@ -128,6 +132,52 @@ func (m *model) producers(s *state) {
 			m.call(s, x, i, 0, byProducer+i-1, false, sent, "%v(%d), somebody listens", x, i)
 			m.hand = false
 		}
+		if m.c.Offers && x == push && m.lock(i) == 0 {
+			m.offers(s, i)
+		}
+	}
+}
+
+// offers makes the steps of who offers a request.
+func (m *model) offers(s *state, id uint8) {
+	n := *s
+	n.offer[id] = m.freshToken(s, id, offers)
+	c := Call{Script: offer.String(), ID: id, Token: n.offer[id]}
+	if n.put(handed{id, n.offer[id]}) {
+		m.note(c)
+		m.emit(&n, byProducer+id-1, true, "offer(%d)", id)
+	}
+	if s.left.Resends > 0 && s.late.script == noScript {
+		n := *s
+		n.left.Resends--
+		n.offer[id] = m.freshToken(s, id, offers)
+		n.late = lateCopy{script: offer, id: id, token: n.offer[id]}
+		c.Keep = true
+		m.note(c)
+		m.emit(&n, byProducer+id-1, true, "offer(%d), of which nothing is heard", id)
+	}
+}
+
+// store makes the steps of who has offered a request.
+func (m *model) store(s *state, id uint8) {
+	x := offered
+	if m.c.Off.OfferPushed && s.late.script == offer && s.late.id == id {
+		x = push
+	}
+	m.call(s, x, id, s.offer[id], byProducer+id-1, false, func(n *state, _ bool) {
+		if m.unknown(n, id) {
+			m.wrong = "S1: a request was accepted, and is nowhere"
+		}
+		n.toSend.drop(id)
+		n.offer[id] = 0
+	}, "%v(%d)", x, id)
+	if s.left.Deaths > 0 {
+		n := *s
+		n.left.Deaths--
+		n.hurt = 1
+		n.toSend.drop(id)
+		n.offer[id] = 0
+		m.emit(&n, byFault, true, "who has offered %d dies", id)
 	}
 }
 
@@ -168,14 +218,10 @@ func (m *model) claims(s *state, i, n int, d due, actor uint8, fault bool, why s
 
 func (m *model) feeder(s *state, i, busy int) {
 	w := s.w[i]
-	if h := s.over; h.id != 0 && w.phase == idle {
-		n := *s
-		n.over = handed{}
-		n.w[i].phase, n.w[i].id, n.w[i].lease = claimed, h.id, h.token
-		m.note(Call{Script: "pop", ID: h.id, Hand: true})
-		m.emit(&n, byWaker, false, "w%d: takes %d, which is handed over", i+1, h.id)
+	if s.over[0].id != 0 && w.phase == idle {
+		m.taken(s, i)
 	}
-	if s.over.id == 0 && s.wake == 1 && w.token == 0 && (w.phase == idle || m.c.Off.WakerNeverPauses) {
+	if s.over[0].id == 0 && s.wake == 1 && w.token == 0 && (w.phase == idle || m.c.Off.WakerNeverPauses) {
 		n := *s
 		n.wake, n.w[i].token = 0, 1
 		m.note(Call{Script: "pop"})
@@ -218,6 +264,31 @@ func (m *model) feeder(s *state, i, busy int) {
 		}
 	}
 }
+
+// taken makes the steps of a worker's waker that takes a request out of wake. If that
+// is known otherwise by now, its lease has ended, as the worker can tell by the time; if nothing is known of it
+// and whoever offered it is dead, it may have.
+func (m *model) taken(s *state, i int) {
+	n := *s
+	h := n.take()
+	w := &n.w[i]
+	w.id, w.lease = h.id, h.token
+	to := func(phase uint8, how string) {
+		w.phase = phase
+		m.note(Call{Script: "pop", ID: h.id, Hand: true})
+		m.emit(&n, byWaker, false, "w%d: takes %d, which is handed over%s", i+1, h.id, how)
+	}
+	known, its := !m.unknown(s, h.id), s.place[h.id] == leased && s.token[h.id] == h.token
+	if h.token < offers || its || !known || m.c.Off.OfferPushed {
+		to(claimed, "")
+	}
+	if h.token >= offers && (known && !its || !known && s.offer[h.id] != h.token) {
+		to(giving, " too late")
+	}
+}
+
+// unstored reports whether what a worker has was offered, and may not be stored.
+func (w *worker) unstored() bool { return w.lease >= offers && w.stored == 0 }
 
 // atWork reports whether some worker will still settle a leased request.
 func (m *model) atWork(s *state, id uint8) bool {
@@ -266,9 +337,22 @@ func (m *model) worker(s *state, i int) {
 		n.w[i].phase = phase
 		return n
 	}
+	storing := func() {
+		m.call(s, offered, w.id, w.lease, actor, false, func(n *state, _ bool) { n.w[i].stored = 1 }, "w%d: offered(%d)", i+1, w.id)
+	}
 	switch w.phase {
+	case giving:
+		if w.unstored() {
+			storing()
+			break
+		}
+		m.call(s, requeue, w.id, w.lease, actor, false, func(n *state, _ bool) { n.w[i].rest() }, "w%d: requeue(%d)", i+1, w.id)
 	case claimed:
-		if s.left.Drains > 0 {
+		if s.left.Drains > 0 && w.unstored() {
+			n := to(giving)
+			n.left.Drains--
+			m.emit(&n, byFault, true, "w%d: stops with %d", i+1, w.id)
+		} else if s.left.Drains > 0 {
 			n := *s
 			n.left.Drains--
 			m.call(&n, requeue, w.id, w.lease, byFault, true, func(n *state, _ bool) {
@@ -277,6 +361,8 @@ func (m *model) worker(s *state, i int) {
 			}, "w%d: requeue(%d), it stops", i+1, w.id)
 		}
 		switch {
+		case m.c.Requests[w.id-1].Poison && w.unstored():
+			storing()
 		case m.c.Requests[w.id-1].Poison:
 			m.call(s, bury, w.id, w.lease, actor, false, func(n *state, _ bool) { n.w[i].rest() }, "w%d: bury(%d), it cannot be decoded", i+1, w.id)
 		case k == 0:
@@ -317,6 +403,10 @@ func (m *model) worker(s *state, i int) {
 		}
 		m.emit(&n, actor, false, "w%d: releases the lock of %d, told of the queue: %d", i+1, w.id, n.w[i].told)
 	case freed:
+		if w.failed == 1 && w.unstored() {
+			storing()
+			break
+		}
 		m.settles(s, i, actor)
 	case met:
 		m.call(s, park, w.id, w.lease, actor, false, func(n *state, _ bool) {
@@ -356,7 +446,7 @@ func (m *model) settles(s *state, i int, actor uint8) {
 			n.w[i].rest()
 		}
 	}, "w%d: %v(%d)", i+1, x, w.id)
-	if m.c.Exchange && x == ack && !m.c.Off.AckFirst && m.mine(s, w.id, w.lease) {
+	if m.c.Exchange && x == ack && !m.c.Off.AckFirst && (m.mine(s, w.id, w.lease) || w.lease >= offers && m.unknown(s, w.id) && !m.c.Off.OfferForgotten) {
 		n := *s
 		c := Call{Script: claim.String(), Actor: uint8(1 + i), N: 1, ID: w.id, Token: w.lease, OK: true}
 		n.w[i].rest()
@@ -486,17 +576,18 @@ func (m *model) servers(s *state) {
 			m.emit(&n, byFault, true, "%s expires, its holder is paused", name(k))
 		}
 	}
-	if s.wake+s.over.id > 0 && s.left.Tokens > 0 {
+	if s.wake+s.over[0].id > 0 && s.left.Tokens > 0 {
 		n := *s
 		n.left.Tokens--
 		n.hurt = 1
 		what := "token"
-		if n.over.id != 0 {
-			n.over, what = handed{}, "request that is handed over"
+		if n.over[0].id != 0 {
+			n.take()
+			what = "request that is handed over"
 		} else {
 			n.wake = 0
 		}
-		m.note(Call{Script: "lose", Hand: s.over.id != 0})
+		m.note(Call{Script: "lose", Hand: s.over[0].id != 0})
 		m.emit(&n, byFault, true, "the %s is lost", what)
 	}
 }
@@ -538,6 +629,13 @@ func (m *model) resent(s *state) {
 	m.emit(&n, byLate, false, "the copy of %v gets lost", l.script)
 	n = *s
 	n.late = lateCopy{}
+	if l.script == offer {
+		if n.put(handed{l.id, l.token}) {
+			m.note(Call{Script: l.script.String(), ID: l.id, Token: l.token, Again: true})
+			m.emit(&n, byLate, true, "the offer of %d comes", l.id)
+		}
+		return
+	}
 	before := n
 	c := Call{Script: l.script.String(), ID: l.id, Token: l.token, Actor: l.worker, N: int(l.one), Again: true}
 	if l.script == promote {
@@ -551,10 +649,10 @@ func (m *model) resent(s *state) {
 		m.claim(&n, 0, due{})
 		m.takeBack(&before, true) // as any claim does
 	}
-	if l.script == cancel || l.script == reschedule {
+	if l.script == cancel || l.script == reschedule || l.script == offered {
 		m.takeBack(&before, false) // the same
 	}
-	if l.script == push || l.script == claim {
+	if l.script == push || l.script == claim || l.script == offered {
 		before.wake = n.wake // a token too many costs a look
 	}
 	stamped := l.script == reschedule && s.stamp[l.id] != rescheduled || l.script == revive && s.stamp[l.id] != revived

@@ -40,6 +40,10 @@ var walks = []Case{
 		Faults: Faults{Cancels: 2, Operations: 3, Overdue: 2, Resends: 2, Leases: 2, Deaths: 1},
 	},
 	{
+		Requests: with(on(0, 0, 0, 0), 4, poison), Offers: true, Exchange: true,
+		Faults: Faults{Failures: 1, Leases: 1, Drains: 1, Resends: 1},
+	},
+	{
 		Requests: with(on(1, 1, 1), 3, scheduled), Callers: []Caller{outsider(2)}, Strict: true,
 		Faults: Faults{Failures: 3, Leases: 2, TTLs: 1, Cancels: 1, Resends: 2, Drains: 1},
 	},
@@ -68,7 +72,7 @@ func TestTheScriptsDoWhatTheModelDoes(t *testing.T) {
 			pushes[0], pushes[1] = pushes[0]+p.pushes[0], pushes[1]+p.pushes[1]
 		}
 		t.Logf("%d walks, %d steps in %v: %v", n, steps, time.Since(began).Round(time.Millisecond), seen)
-		for _, x := range append(Scripts(), "try", "look", "release", "pop", "lose", "expire") {
+		for _, x := range append(Scripts(), "try", "look", "release", "pop", "lose", "expire", "offer") {
 			if !slices.ContainsFunc(slices.Collect(maps.Keys(seen)), func(k string) bool { return strings.HasPrefix(k, x+" ") }) {
 				t.Errorf("%s was never played", x)
 			}
@@ -118,14 +122,16 @@ type player struct {
 	locker *lock.Locker
 	log    []string
 
-	locks  map[uint8]*lock.Lock // by actor
-	values map[uint8]string     // of the lock's key, by actor
-	number [workers + 1]int64   // of each worker's last claim for a slot
-	leases map[[2]uint8]string  // the real token, by request and the model's token
-	late   func() error         // the command that runs once more
-	delay  time.Duration        // of what is delayed next: always sooner than all before
-	pushes [2]int               // of requests without a lock: by pushone, by push
-	window time.Duration        // for which finished requests are remembered
+	locks  map[uint8]*lock.Lock  // by actor
+	values map[uint8]string      // of the lock's key, by actor
+	number [workers + 1]int64    // of each worker's last claim for a slot
+	leases map[[2]uint8]string   // the real token, by request and the model's token
+	late   func() error          // the command that runs once more
+	delay  time.Duration         // of what is delayed next: always sooner than all before
+	pushes [2]int                // of requests without a lock: by pushone, by push
+	offers int                   // made
+	handed map[string]lua.Handed // by their tokens
+	window time.Duration         // for which finished requests are remembered
 	ctx    context.Context
 }
 
@@ -137,7 +143,7 @@ func newPlayer(t *testing.T, rdb *redis.Client, c Case, seed uint64) *player {
 	return &player{
 		t: t, c: c, seed: seed, rdb: rdb, q: lua.New(rdb, keys.Of(keys.Base("t:", "q"))),
 		locker: lock.New(rdb, lock.Config{Prefix: "l:", TTL: time.Hour}),
-		locks:  map[uint8]*lock.Lock{}, values: map[uint8]string{}, leases: map[[2]uint8]string{},
+		locks:  map[uint8]*lock.Lock{}, values: map[uint8]string{}, leases: map[[2]uint8]string{}, handed: map[string]lua.Handed{},
 		delay: 1000 * time.Hour, window: 10_000 * time.Hour, ctx: ctx,
 	}
 }
@@ -211,6 +217,7 @@ func kind(st *step) string {
 		{" overdue", c.Overdue},
 		{" hand", c.Hand},
 		{" again", c.Again},
+		{" offered", c.Token >= offers},
 		{" got", c.Got != 0},
 		{" ack", c.Script == "claim" && c.ID != 0},
 	} {
@@ -254,7 +261,7 @@ func (p *player) spent(i uint8) int {
 // states.
 func (p *player) play(c *Call, before, after *state) error {
 	want := func(ok bool, err error) error {
-		if err == nil && ok != c.OK && c.Script != "promote" && !c.Again {
+		if err == nil && ok != c.OK && c.Script != "promote" && c.Script != "offered" && !c.Again {
 			err = fmt.Errorf("applied: %v, the model says %v", ok, c.OK)
 		}
 		return err
@@ -296,6 +303,9 @@ func (p *player) play(c *Call, before, after *state) error {
 	if c.Again {
 		return p.late()
 	}
+	if c.Script == "offer" {
+		return p.offer(c)
+	}
 	run := p.command(c)
 	if c.Keep {
 		p.late = func() error {
@@ -304,7 +314,7 @@ func (p *player) play(c *Call, before, after *state) error {
 		}
 	}
 	ok, err := run()
-	if over := after.over; c.Script == "push" && over.id == c.ID && before.over.id != c.ID && err == nil {
+	if over := after.over[0]; c.Script == "push" && over.id == c.ID && before.over[0].id != c.ID && err == nil {
 		s, _, _, err := p.q.Get(p.ctx, id(over.id))
 		if err != nil {
 			return err
@@ -315,6 +325,26 @@ func (p *player) play(c *Call, before, after *state) error {
 		p.leases[[2]uint8{c.Got, after.token[c.Got]}] = p.feed(c).Token(p.number[c.Actor])
 	}
 	return want(ok, err)
+}
+
+// offer offers a request; with Keep, later.
+func (p *player) offer(c *Call) error {
+	if c.Again {
+		return p.late()
+	}
+	p.offers++
+	h := lua.Handed{
+		Item:  lua.Item{ID: id(c.ID), Body: "body " + id(c.ID), Deliveries: 1, Accepted: time.Now()},
+		Token: "o" + strconv.Itoa(p.offers), Lease: p.sooner(),
+	}
+	p.leases[[2]uint8{c.ID, c.Token}] = h.Token
+	p.handed[h.Token] = h
+	run := func() error { return p.rdb.LPush(p.ctx, p.q.Keys().Wake(), h.String()).Err() }
+	if c.Keep {
+		p.late = run
+		return nil
+	}
+	return run()
 }
 
 // age makes whoever dies in a step too old.
@@ -379,6 +409,9 @@ func (p *player) command(c *Call) func() (applied bool, err error) {
 			codes, err := p.q.Push(p.ctx, entries)
 			return err == nil && codes[0] == lua.Done, err
 		}
+	case "offered":
+		h := p.handed[l.Token]
+		return func() (bool, error) { return c.OK, p.q.Confirm(p.ctx, h) }
 	case "schedule":
 		return func() (bool, error) {
 			code, _, err := p.q.Schedule(p.ctx, e, lua.In(delay))
@@ -588,8 +621,10 @@ func (p *player) compare(m *model, s *state) {
 func (p *player) compareWake(s *state, wake []string) {
 	p.t.Helper()
 	var want []string
-	if s.over.id != 0 {
-		want = append(want, id(s.over.id)+" "+p.leases[[2]uint8{s.over.id, s.over.token}])
+	for _, h := range s.over {
+		if h.id != 0 {
+			want = append(want, id(h.id)+" "+p.leases[[2]uint8{h.id, h.token}])
+		}
 	}
 	if s.wake != 0 {
 		want = append(want, "token")

@@ -10,6 +10,7 @@
 -- ARGV[11] ms for which a feeder with a free slot will wait on wake, or 0: until
 -- then a request may be handed to it, with a lease of at most half as long
 -- ARGV[12] 1: what is done is told for the first time
+-- ARGV[13] 1: it will take what is offered as well
 -- then what is done: per lease its token and how many there are, and per request: id
 -- returns {items, probes, wait, more, buried, codes, now}: items is flat, {id, body,
 -- state} for each, the state as it is packed; probes are locks to look at; wait is
@@ -223,7 +224,7 @@ if n > 0 then
   local c, ids = string.match(call('GET', last) or '0', '^(%d+)(.*)$')
   c = tonumber(c)
   if ctr < c then
-    local i = 13
+    local i = 14
     while i < #ARGV do
       local k = tonumber(ARGV[i + 1])
       for _ = 1, k do codes[#codes + 1] = 0 end
@@ -238,7 +239,7 @@ quiet = true
 begin()
 if unrecorded and call('HGET', lots, tok) then divide(tok) end -- it was made long ago
 
-codes, stirred = finish(13, window, once)
+codes, stirred = finish(14, window, once)
 
 takeback()
 
@@ -376,7 +377,8 @@ more = more and call('LLEN', ready) > 0 or head and head <= now
 if more then token() end
 local listen = tonumber(ARGV[11])
 if listen > 0 and n > 0 and not more then
-  call('HSET', meta, 'idle', whole(now + listen) .. ' ' .. whole(math.min(lease, listen / 2)))
+  local offers = ARGV[13] == '1' and ' offers' or ''
+  call('HSET', meta, 'idle', whole(now + listen) .. ' ' .. whole(math.min(lease, listen / 2)) .. offers)
 end
 
 if first and (not head or first < head) then head = first end

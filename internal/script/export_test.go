@@ -1,6 +1,11 @@
 package script
 
-import "github.com/redis/go-redis/v9"
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
 
 // Link is the text of a script as it is sent, and its keys.
 var Link = link
@@ -28,5 +33,15 @@ func ReadReplies(reply any) (errs []error) {
 	keep(err)
 	_, _, _, err = rescheduled(cmd)
 	keep(err)
+	_, err = (&Queue{offers: true}).pushed(time.Now(), cmd)
+	keep(err)
 	return errs
+}
+
+// Answer is the whole answer to Confirm, or to the push of a request that was not offered.
+func (q *Queue) Answer(ctx context.Context, h Handed) ([]int64, error) {
+	if h.Offered() {
+		return q.accept(ctx, offered, h.ID, h.Body, h.state(), ms(h.Lease)).Int64Slice()
+	}
+	return q.accept(ctx, pushone, h.ID, h.Body).Int64Slice()
 }

@@ -178,7 +178,7 @@ func (w *world) accept(e script.Entry) req {
 
 func (w *world) push(es []script.Entry) string {
 	codes := make([]int, len(es))
-	alone := len(w.list) == 0 && w.wake == 0 && w.over == nil
+	alone := len(w.list) == 0 && w.wake == 0 && len(w.over) == 0
 	for i, e := range es {
 		if codes[i] = 2; w.known(e.ID) {
 			continue
@@ -189,7 +189,7 @@ func (w *world) push(es []script.Entry) string {
 		w.mint(&r)
 		if alone && w.idle > w.now && w.passes(e.ID, r) {
 			r.place, r.at, r.token, r.del = 'l', w.now+w.listen, fmt.Sprintf("h%d", w.now), 1
-			w.over = &handed{e.ID, r.token}
+			w.over = []handed{{id: e.ID, token: r.token}}
 			if r.lock != "" {
 				w.held[r.lock] = e.ID
 			}
@@ -339,7 +339,7 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 	if more {
 		w.token()
 	} else if n > 0 && f.Listen > 0 {
-		w.idle, w.listen = w.now+f.Listen.Milliseconds(), min(f.Listen/2, f.Lease).Milliseconds()
+		w.idle, w.listen, w.offers = w.now+f.Listen.Milliseconds(), min(f.Listen/2, f.Lease).Milliseconds(), f.Offers
 	}
 	c += look
 	if at, ok := w.clock(f); ok {
@@ -353,15 +353,45 @@ func (w *world) claim(f *script.Feed, number int64, n int, done ...script.Lease)
 
 // takeBack puts what nobody took into ready.
 func (w *world) takeBack() {
-	h := w.over
-	if w.over = nil; h == nil || w.stale(h) {
-		return
+	over := w.over
+	w.over = nil
+	for _, h := range over {
+		r, known := w.reqs[h.id]
+		switch {
+		case !w.stale(h):
+		case !known && h.offered() && !w.recalled(h.id):
+			r = req{body: h.body, accepted: h.accepted}
+		default:
+			continue
+		}
+		r.place, r.at, r.token, r.del = 'r', 0, "", 0
+		w.reqs[h.id] = r
+		w.list = append([]string{h.id}, w.list...)
+		w.token()
 	}
-	r := w.reqs[h.id]
-	r.place, r.at, r.token, r.del = 'r', 0, "", 0
-	w.reqs[h.id] = r
-	w.list = append([]string{h.id}, w.list...)
-	w.token()
+}
+
+// offer is what a client does before the push of a new request.
+func (w *world) offer(h script.Handed) {
+	over := handed{id: h.ID, token: h.Token, body: h.Body, accepted: h.Accepted.UnixMilli()}
+	w.over = append([]handed{over}, w.over...)
+}
+
+// confirm is the push of a request that was offered.
+func (w *world) confirm(h script.Handed) string {
+	code := int64(2)
+	if !w.known(h.ID) {
+		code = 1
+		w.reqs[h.ID] = req{
+			place: 'l', at: w.now + h.Lease.Milliseconds(), token: h.Token, del: 1,
+			accepted: h.Accepted.UnixMilli(), body: h.Body,
+		}
+	}
+	w.takeBack()
+	if w.offers && w.idle > w.now && len(w.list) == 0 && w.wake == 0 {
+		return showAnswer([]int64{code, w.idle, w.listen, w.now})
+	}
+	return showAnswer([]int64{code})
 }
 
 // passes is the gate.
@@ -468,6 +498,8 @@ func (w *world) finish(ls []script.Lease, buried *string) []int {
 			r := w.reqs[l.ID]
 			w.forget(l.ID)
 			w.leave(l.ID, r, buried)
+		} else if offered(l.Token) && !w.known(l.ID) { // its push is to come
+			codes[i], w.gone[l.ID] = 1, true
 		}
 	}
 	return codes
@@ -648,7 +680,7 @@ func (w *world) yield(feeder string) {
 	if w.keeper == feeder {
 		w.keeper, w.until = "", 0
 	}
-	w.idle, w.listen = 0, 0
+	w.idle, w.listen, w.offers = 0, 0, false
 	w.token()
 }
 
@@ -669,8 +701,8 @@ func (w *world) lapse() {
 func (w *world) adopt(got *world, slack int64) {
 	near := func(a, b int64) bool { return a-b <= slack && b-a <= slack }
 	sameHand := func(a, b string) string {
-		x, hand := strings.CutPrefix(a, "h")
-		if y, ok := strings.CutPrefix(b, "h"); hand && ok && near(number(x), number(y)) {
+		k, x := stamped(a) // one that was offered has a token of the test's own
+		if l, y := stamped(b); k == "h" && l == "h" && near(x, y) {
 			return b
 		}
 		return a
@@ -701,8 +733,8 @@ func (w *world) adopt(got *world, slack int64) {
 	if near(w.idle, got.idle) {
 		w.idle = got.idle
 	}
-	if w.over != nil && got.over != nil {
-		w.over.token = sameHand(w.over.token, got.over.token)
+	for i := range min(len(w.over), len(got.over)) {
+		w.over[i].token = sameHand(w.over[i].token, got.over[i].token)
 	}
 }
 
@@ -837,6 +869,7 @@ func (h *harness) random(n int) {
 		f := defaultFeed()
 		f.Feeder, f.MaxDeliveries, f.MaxDead, f.DeadAge = name[:1], 4, 12, seconds(400)
 		f.Listen = seconds([]int{20, 20, 40, 0}[i])
+		f.Offers = i != 1
 		if name == "f/1" {
 			f.Lane = 1
 		}
@@ -844,8 +877,11 @@ func (h *harness) random(n int) {
 	}
 	var history []sent
 	var given []script.Lease
-	acked := map[script.Lease]bool{} // by a claim or by itself
-	plain := rng.IntN(2) * 4         // of five requests so many have no lock, and some of the others
+	var taken []script.Lease          // those of given that came out of wake
+	var offers []func() script.Handed // also those that were confirmed; a shift moves their times
+	var late []func() script.Handed   // their offers come after other calls
+	acked := map[script.Lease]bool{}  // by a claim or by itself
+	plain := rng.IntN(2) * 4          // of five requests so many have no lock, and some of the others
 	next := 0
 	tens := func(max int) int { return 10 * (1 + rng.IntN(max)) }
 	fresh := func() script.Entry {
@@ -866,6 +902,9 @@ func (h *harness) random(n int) {
 		return strconv.Itoa(1 + rng.IntN(next+1))
 	}
 	someLease := func() script.Lease {
+		if len(taken) > 0 && rng.IntN(8) == 0 {
+			return taken[max(0, len(taken)-1-rng.IntN(5))]
+		}
 		if live := w.leased(); len(live) > 0 && rng.IntN(4) > 0 {
 			id := live[rng.IntN(len(live))]
 			return script.Lease{ID: id, Token: w.reqs[id].token}
@@ -898,14 +937,61 @@ func (h *harness) random(n int) {
 		}
 	}
 	accepted := within(func(reply string) bool { return !strings.Contains(reply, "2") })
+	// Before its push a worker's call for what was offered finds nothing, and later it may.
+	done := within(func(reply string) bool {
+		codes, _, _ := strings.Cut(reply, " buried")
+		return !strings.ContainsAny(codes, "02")
+	})
+	settles := func(ls ...script.Lease) func(string) func() bool {
+		if slices.ContainsFunc(ls, func(l script.Lease) bool { return offered(l.Token) }) {
+			return done
+		}
+		return func(string) func() bool { return always }
+	}
+	// What takes back what stands in wake changes nothing else.
+	alone := func(settled func() bool) func() bool {
+		return func() bool { return len(w.over) == 0 && settled() }
+	}
 	for i := range n {
 		var s sent
 		var after func(reply string) func() bool
-		kind := rng.IntN(100)
+		kind := rng.IntN(112)
 		if len(w.reqs) > 40 && kind < 22 {
 			kind = 30 // enough of them
 		}
 		switch {
+		case kind >= 106:
+			if len(offers) == 0 {
+				continue
+			}
+			o := offers[max(0, len(offers)-1-rng.IntN(6))]
+			if rng.IntN(4) == 0 {
+				o = offers[rng.IntN(len(offers))]
+			}
+			id := o().ID
+			s = sent{
+				"confirm(" + id + ")", confirmed(o), func() string { return w.confirm(o()) },
+				alone(func() bool { return w.known(id) }),
+			}
+		case kind >= 100:
+			var o func() script.Handed
+			if len(late) > 0 && rng.IntN(2) == 0 {
+				o, late = late[0], late[1:]
+			} else {
+				w.now = serverTime(h.t, h.rdb)
+				e, born, token, lease := fresh(), w.now+h.shifted, fmt.Sprintf("o%d", w.now), seconds(tens(3))
+				o = func() script.Handed {
+					at := time.UnixMilli(born - h.shifted)
+					return script.Handed{Item: script.Item{ID: e.ID, Body: e.Body, Deliveries: 1, Accepted: at}, Token: token, Lease: lease}
+				}
+				offers = append(offers, o)
+				if rng.IntN(5) == 0 {
+					late = append(late, o)
+					continue
+				}
+			}
+			h.step("offer("+o().ID+")", offer(o), func() string { w.offer(o()); return "" }, false)
+			continue // it is never sent again
 		case kind < 12:
 			var es []script.Entry
 			for range 1 + rng.IntN(3) {
@@ -950,13 +1036,19 @@ func (h *harness) random(n int) {
 			}
 			number := claims[name]
 			if rng.IntN(2) == 0 {
-				h.takeToken()
+				if l, ok := h.takeToken(); ok {
+					given, taken = append(given, l), append(taken, l)
+				}
 			}
 			var done []script.Lease
 			if rng.IntN(2) == 0 {
 				done = someLeases()
 			}
 			once := !slices.ContainsFunc(done, func(l script.Lease) bool { return acked[l] })
+			if once { // of two leases of a request, one in a lot, the other is told that it is done
+				slices.SortStableFunc(done, func(a, b script.Lease) int { return cmp.Compare(a.ID, b.ID) })
+				done = slices.CompactFunc(done, func(a, b script.Lease) bool { return a.ID == b.ID })
+			}
 			for _, l := range done {
 				acked[l] = true
 			}
@@ -974,26 +1066,30 @@ func (h *harness) random(n int) {
 			for _, l := range ls {
 				acked[l] = true
 			}
-			s = sent{fmt.Sprintf("ack%v", show(ls...)), ack(show(ls...)...), func() string { return w.ack(ls) }, always}
+			s = sent{fmt.Sprintf("ack%v", show(ls...)), ack(show(ls...)...), func() string { return w.ack(ls) }, nil}
+			after = settles(ls...)
 		case kind < 64:
 			l, in, strict := someLease(), tens(9), rng.IntN(3) == 0
 			cost, most := []script.Cost{script.Attempt, script.Deferral, script.Nothing}[rng.IntN(3)], rng.IntN(4)
 			s = sent{
 				fmt.Sprintf("nack(%v, %d, %s, %d, %v)", l, in, cost, most, strict),
-				nack(show(l)[0], in, cost, most, strict), func() string { return w.nack(l, in, cost, most, strict) }, always,
+				nack(show(l)[0], in, cost, most, strict), func() string { return w.nack(l, in, cost, most, strict) }, nil,
 			}
+			after = settles(l)
 		case kind < 71:
 			l, in, most := someLease(), tens(9), rng.IntN(6)
-			if r, ok := w.reqs[l.ID]; ok && r.lock == "" {
+			if r, ok := w.reqs[l.ID]; ok && r.lock == "" || offered(l.Token) {
 				continue // nothing to stand in line for
 			}
 			s = sent{fmt.Sprintf("park(%v, %d, %d)", l, in, most), park(show(l)[0], in, most), func() string { return w.park(l, in, most) }, always}
 		case kind < 73:
 			l := someLease()
-			s = sent{fmt.Sprintf("bury(%v)", l), bury(show(l)[0]), func() string { return w.bury(l) }, always}
+			s = sent{fmt.Sprintf("bury(%v)", l), bury(show(l)[0]), func() string { return w.bury(l) }, nil}
+			after = settles(l)
 		case kind < 75:
 			ls := someLeases()
-			s = sent{fmt.Sprintf("requeue%v", show(ls...)), requeue(show(ls...)...), func() string { return w.requeue(ls) }, always}
+			s = sent{fmt.Sprintf("requeue%v", show(ls...)), requeue(show(ls...)...), func() string { return w.requeue(ls) }, nil}
+			after = settles(ls...)
 		case kind < 77:
 			ls, in := someLeases(), tens(9)
 			s = sent{fmt.Sprintf("extend(%d)%v", in, show(ls...)), extend(in, show(ls...)...), func() string { return w.extend(in, ls) }, nil}
@@ -1010,12 +1106,13 @@ func (h *harness) random(n int) {
 		case kind < 86:
 			id := someID()
 			s = sent{"cancel(" + id + ")", cancel(id), func() string { return w.cancel(id) }, nil}
-			after = within(func(reply string) bool { return strings.HasPrefix(reply, "1") })
+			cancelled := within(func(reply string) bool { return strings.HasPrefix(reply, "1") })
+			after = func(reply string) func() bool { return alone(cancelled(reply)) }
 		case kind < 88:
 			id, in, stamp := someID(), 10*max(rng.IntN(18)-8, 0), fmt.Sprintf("s%d", i) // half at once
 			s = sent{
 				fmt.Sprintf("reschedule(%s, %d)", id, in), reschedule(id, in, stamp),
-				func() string { return w.reschedule(id, in, stamp) }, func() bool { return w.reqs[id].stamp == stamp },
+				func() string { return w.reschedule(id, in, stamp) }, alone(func() bool { return w.reqs[id].stamp == stamp }),
 			}
 		case kind < 90:
 			id, stamp := someID(), fmt.Sprintf("s%d", i)
@@ -1049,16 +1146,18 @@ func (h *harness) random(n int) {
 	}
 }
 
-// takeToken is what a waker does before a claim.
-func (h *harness) takeToken() {
+// takeToken is what a waker does before a claim. ok: it got a request, with that lease.
+func (h *harness) takeToken() (l script.Lease, ok bool) {
 	if err := h.rdb.LPop(h.t.Context(), h.q.Keys().Wake()).Err(); err != nil && !errors.Is(err, redis.Nil) {
 		h.fail("take the token: %v", err)
 	}
-	if h.w.over != nil {
-		h.w.over = nil // its worker has it
-	} else {
-		h.w.wake = 0
+	if over := h.w.over; len(over) > 0 {
+		h.w.over = over[1:]
+		h.log = append(h.log, "takes "+over[0].id+" "+over[0].token)
+		return script.Lease{ID: over[0].id, Token: over[0].token}, true
 	}
+	h.w.wake = 0
+	return l, false
 }
 
 // advance takes the queue into the future: a millisecond more than asked for, so
@@ -1074,7 +1173,7 @@ func (h *harness) drain() {
 	f.Feeder = "f"
 	for n := int64(1_000_000); ; n++ {
 		h.w.now = serverTime(h.t, h.rdb)
-		left := 0
+		left := len(h.w.over)
 		for _, r := range h.w.reqs {
 			if r.place != 'x' {
 				left++
@@ -1183,6 +1282,11 @@ func (w *world) shift(ms int64) {
 	}
 	for lock := range w.probes {
 		w.probes[lock] -= ms
+	}
+	for i := range w.over {
+		if w.over[i].offered() {
+			w.over[i].accepted -= ms
+		}
 	}
 	if w.turned != 0 {
 		w.turned -= ms

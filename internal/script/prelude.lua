@@ -101,10 +101,19 @@ local function token()
 end
 
 -- listener is the lease in ms with which a request may be handed to a consumer that
--- waits on wake, if one said that it would. Neither ready nor wake may hold anything.
+-- waits on wake, if one said that it would; and until when requests may be offered to it, if
+-- it said so. Neither ready nor wake may hold anything.
 local function listener()
-  local till, lease = string.match(call('HGET', meta, 'idle') or '', '^(%d+) (%d+)$')
-  return till and tonumber(till) > now and lease
+  local till, lease, offers = string.match(call('HGET', meta, 'idle') or '', '^(%d+) (%d+)(.*)$')
+  if not till or tonumber(till) <= now then return nil end
+  return lease, offers ~= '' and till
+end
+
+-- answer is that to a push of one request: its code; and, if the next one may be offered, until
+-- when, with what lease, and what time it is.
+local function answer(code, lease, till)
+  if not till then return {code} end
+  return {code, tonumber(till), tonumber(lease), now}
 end
 
 -- handed is the state of a new request that is handed over; v is that of one in ready.
@@ -277,21 +286,40 @@ local function unplace(id, s)
   end
 end
 
--- takeback: what was handed over and nobody has taken goes to the head of ready, as
--- if it had not been claimed, and keeps its lock's turn.
-local function takeback()
-  local over = call('LINDEX', wake, 0)
-  if not over or over == '1' then return end
-  call('LPOP', wake)
-  local x, y, from = string.match(over, '^%d+ (%d+) (%d+) ()')
-  local id, v = string.sub(over, from, from + x - 1), string.sub(over, from + x, from + x + y - 1)
-  if call('HGET', state, id) ~= v then return end
-  local s = parse(v)
-  unplace(id, s)
+-- offered tells whether a token is that of a request which was offered: put into wake as one
+-- that is handed over, before its push, which follows.
+local function offered(tok) return string.byte(tok) == 111 end
+
+-- restore puts a request that nobody has taken out of wake to the head of ready, as if it
+-- had not been claimed; it keeps its lock's turn. If it was offered, and is not known yet,
+-- that accepts it.
+local function restore(id, v, body)
+  local s, known = parse(v), call('HGET', state, id)
+  if known == v then
+    unplace(id, s)
+  elseif known or not offered(s.token) or recalled(id) then
+    return
+  else
+    call('HSET', msg, id, body)
+  end
   s.place, s.token, s.deliveries = 'r', '', 0
   put(id, s)
   call('LPUSH', ready, id)
   token()
+end
+
+-- takeback restores all that stands in wake.
+local function takeback()
+  for _ = 1, 128 do
+    local over = call('LINDEX', wake, 0)
+    if not over or over == '1' then return end
+    call('LPOP', wake)
+    local x, y, from = string.match(over, '^%d+ (%d+) (%d+) ()')
+    if x then
+      local v = from + x
+      restore(string.sub(over, from, v - 1), string.sub(over, v, v + y - 1), string.sub(over, v + y))
+    end
+  end
 end
 
 -- forget drops requests for good, all of ids or those from a place to another, and tells how
@@ -362,6 +390,11 @@ local function finish(first, window, once)
       end
     else
       code = mine(id, v and parse(v), tok)
+      if code == 0 and not v and offered(tok) and window > 0 then -- its push comes later, and finds that
+        begin()
+        call('SADD', gone, id)
+        code = 1
+      end
     end
     codes[at[j]] = code
   end

@@ -49,12 +49,15 @@ type Queue struct {
 	wait  Wait
 	heeds bool // rdb heeds contexts
 
+	offers bool
+	idle   idleness
+
 	pushes *batch.Room[*pushing] // where those meet who push at once
 }
 
 // New returns the scripts of the queue with the given keys.
 func New(rdb redis.UniversalClient, k keys.Queue) *Queue {
-	q := &Queue{rdb: rdb, keys: k, heeds: heedsContext(rdb)}
+	q := &Queue{rdb: rdb, keys: k, heeds: heedsContext(rdb), idle: idleness{start: time.Now()}}
 	q.pushes = batch.New(q.pushAll, (*pushing).weight, Bound*entryWeight, q.heeds)
 	for _, key := range k.All() {
 		q.args = append(q.args, key)
@@ -76,6 +79,8 @@ type Entry struct {
 	MaxWait time.Duration // 0 for no limit
 	// Deferrals counts the held locks that the request has met before Schedule.
 	Deferrals int
+	// New says that nobody has pushed the ID before, or will but with this entry.
+	New bool
 }
 
 var push, pushone = compile("push"), compile("pushone")
@@ -113,10 +118,17 @@ func (q *Queue) meet(ctx context.Context, entries []Entry) ([]Code, error) {
 
 func (q *Queue) push(ctx context.Context, entries []Entry) ([]Code, error) {
 	if e := entries[0]; len(entries) == 1 && e.Lock == "" && e.MaxWait == 0 {
-		return codes(q.accept(ctx, pushone, e.ID, e.Body), 1)
+		code, err := q.pushOne(ctx, e)
+		return []Code{code}, err
 	}
+	q.idle.found.Store(nil)
 	args := make([]any, 0, 4*len(entries))
 	for _, e := range entries {
+		if h, ok := q.idle.open.of(e.ID); ok { // as pushOne
+			if err := q.Confirm(ctx, h); err != nil {
+				return nil, err
+			}
+		}
 		args = append(args, e.ID, e.Body, e.Lock, ms(e.MaxWait))
 	}
 	return codes(q.accept(ctx, push, args...), len(entries))
@@ -203,6 +215,7 @@ type Feed struct {
 	DeadAge       time.Duration // 0 for no limit
 	ProbeAgain    time.Duration // after which an unanswered probe is due again
 	Listen        time.Duration // how long a claim that leaves slots free lets requests be handed over, with leases of at most half of it; 0: not at all
+	Offers        bool          // what is offered may be handed over as well
 }
 
 // Item is a claimed request.
@@ -248,12 +261,9 @@ func (q *Queue) Claim(ctx context.Context, f *Feed, number int64, n int) (Claime
 // acknowledgement of any of done has been sent before, but by this very call: that is
 // cheaper, and must be true.
 func (q *Queue) Exchange(ctx context.Context, f *Feed, number int64, n int, window time.Duration, done []Lease, once bool) (Claimed, error) {
-	name, told := f.Name(), 0
-	if once {
-		told = 1
-	}
-	args := append(make([]any, 0, 16+len(done)), name, number, min(n, Bound), ms(f.Lease),
-		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain), ms(window), ms(f.Listen), told)
+	name := f.Name()
+	args := append(make([]any, 0, 17+len(done)), name, number, min(n, Bound), ms(f.Lease),
+		f.MaxDeliveries, ms(f.Slack), f.MaxDead, ms(f.DeadAge), ms(f.ProbeAgain), ms(window), ms(f.Listen), flag(once), flag(f.Offers))
 	return claimed(claim.run(ctx, q, []string{q.keys.Last(name)}, appendDone(args, done)...), len(done))
 }
 
@@ -377,11 +387,7 @@ var nack = compile("nack")
 // Nack delays a claimed request. most caps the counter cost, 0 for no limit.
 // keep keeps its lock's turn meanwhile. note is remembered.
 func (q *Queue) Nack(ctx context.Context, l Lease, delay time.Duration, cost Cost, most int, keep bool, note string) (Code, []Buried, error) {
-	strict := 0
-	if keep {
-		strict = 1
-	}
-	return settled(nack.run(ctx, q, nil, l.ID, l.Token, ms(delay), string(cost), most, strict, note))
+	return settled(nack.run(ctx, q, nil, l.ID, l.Token, ms(delay), string(cost), most, flag(keep), note))
 }
 
 var park = compile("park")
@@ -478,6 +484,14 @@ func (q *Queue) Yield(ctx context.Context, feeder, consumer string) error {
 		stop = []string{q.keys.Stop(consumer)}
 	}
 	return yield.run(ctx, q, stop, feeder).Err()
+}
+
+// flag is a bool for a script.
+func flag(set bool) int {
+	if set {
+		return 1
+	}
+	return 0
 }
 
 // ms is a duration in whole milliseconds, rounded up as far as that is a duration.

@@ -134,7 +134,12 @@ func claim(n int64, slots int, opts ...func(*script.Feed)) call {
 // listen is an option of claim: requests may be handed over for 20 s.
 func listen(f *script.Feed) { f.Listen = seconds(20) }
 
-func exchange(n int64, slots int, done ...string) call {
+// offers is an option of claim: with listen, requests may be offered as well.
+func offers(f *script.Feed) { f.Offers = true }
+
+func exchange(n int64, slots int, done ...string) call { return exchangeFor(window, n, slots, done...) }
+
+func exchangeFor(window time.Duration, n int64, slots int, done ...string) call {
 	return func(ctx context.Context, q *script.Queue) (string, error) {
 		c, err := q.Exchange(ctx, defaultFeed(), n, slots, window, leases(done), true)
 		return showClaim(c), err
@@ -143,7 +148,9 @@ func exchange(n int64, slots int, done ...string) call {
 
 func maxDeliveries(n int) func(*script.Feed) { return func(f *script.Feed) { f.MaxDeliveries = n } }
 
-func ack(ls ...string) call {
+func ack(ls ...string) call { return ackFor(window, ls...) }
+
+func ackFor(window time.Duration, ls ...string) call {
 	return func(ctx context.Context, q *script.Queue) (string, error) {
 		codes, more, buried, err := q.Ack(ctx, window, leases(ls))
 		s := fmt.Sprint(codes)
@@ -223,6 +230,54 @@ func revive(id, stamp string) call {
 	}
 }
 
+// base is the key of a context for the time from which a row counts.
+type base struct{}
+
+// offer puts a request into wake.
+func offer(h func() script.Handed) call {
+	return func(ctx context.Context, q *script.Queue) (string, error) {
+		one := h()
+		return "", q.Client().LPush(ctx, q.Keys().Wake(), one.String()).Err()
+	}
+}
+
+// confirmed is the push of a request that was offered.
+func confirmed(h func() script.Handed) call {
+	return func(ctx context.Context, q *script.Queue) (string, error) {
+		all, err := q.Answer(ctx, h())
+		return showAnswer(all), err
+	}
+}
+
+// confirm is confirmed for "id token lease", where a token is one as in parse.
+func confirm(text string) call {
+	return func(ctx context.Context, q *script.Queue) (string, error) {
+		f := strings.Fields(text)
+		now, _ := ctx.Value(base{}).(int64)
+		at := now + number(strings.TrimPrefix(f[1], "o@"))*1000
+		return confirmed(func() script.Handed {
+			return script.Handed{
+				Item:  script.Item{ID: f[0], Body: "b" + f[0], Deliveries: 1, Accepted: time.UnixMilli(at)},
+				Token: fmt.Sprintf("o%d", at), Lease: seconds(int(number(f[2]))),
+			}
+		})(ctx, q)
+	}
+}
+
+// pushOne is a push of one request with the whole answer.
+func pushOne(id string) call {
+	return confirmed(func() script.Handed { return script.Handed{Item: script.Item{ID: id, Body: "b" + id}} })
+}
+
+// showAnswer writes the answer to a push: the code, and for how long the next one may be
+// offered with what lease.
+func showAnswer(all []int64) string {
+	if len(all) != 4 {
+		return strings.Trim(fmt.Sprint(all), "[]")
+	}
+	return fmt.Sprintf("%d offers %d@%d", all[0], all[2]/1000, (all[1]-all[3]+unit-1)/unit*unit/1000)
+}
+
 func yield(feeder string) call {
 	return func(ctx context.Context, q *script.Queue) (string, error) { return "", q.Yield(ctx, feeder, "") }
 }
@@ -257,6 +312,41 @@ func TestScripts(t *testing.T) {
 			{"another is handed over, one comes", "9 l@20 tok=h@0 n=1/0/0; over 9 h@0; idle 20@20", push("1"), "[1]", "9 l@20 tok=h@0 n=1/0/0; over 9 h@0; 1 r; ready 1; wake; idle 20@20", "[2]"},
 			{"another has the turn", "9 l@20 A#1 tok=f:1; held A=9; seq 1; idle 20@20", push("1 A"), "[1]", "9 l@20 A#1 tok=f:1; held A=9; 1 r A#2; seq 2; ready 1; wake; idle 20@20", "[2]"},
 			{"another stands in line", "9 p A#1; probe A@20; seq 1; idle 20@20", push("1 A", "2"), "[1 1]", "9 p A#1; probe A@20; 1 r A#2; 2 r; seq 2; ready 1 2; wake; idle 20@20", "[2 2]"},
+			{"the next may be offered", "idle 20@20 offers", pushOne("1"), "1 offers 20@20", "1 l@20 tok=h@0 n=1/0/0; over 1 h@0; idle 20@20 offers", "2"},
+			{"the next may not be offered", "idle 20@20", pushOne("1"), "1", "1 l@20 tok=h@0 n=1/0/0; over 1 h@0; idle 20@20", "2"},
+			{"the next may not be offered any more", "idle 20@-10 offers", pushOne("1"), "1", "1 r; ready 1; wake; idle 20@-10 offers", "2"},
+			{"the next may not be offered, since a token stands", "wake; idle 20@20 offers", pushOne("1"), "1", "1 r; ready 1; wake; idle 20@20 offers", "2"},
+			{"known, and so nothing is said of the next", "1 d@10; idle 20@20 offers", pushOne("1"), "2", "=", "2"},
+			{"another is offered", "over 9 o@0; idle 20@20 offers", pushOne("1"), "1", "over 9 o@0; 1 r; ready 1; wake; idle 20@20 offers", "2"},
+			{"others are offered, and several come", "over 8 o@0; over 9 o@0; idle 20@20 offers", push("1", "2"), "[1 1]", "over 8 o@0; over 9 o@0; 1 r; 2 r; ready 1 2; wake; idle 20@20 offers", "[2 2]"},
+		},
+		"offered": {
+			{"somebody has it", "", confirm("1 o@0 20"), "1", "1 l@20 tok=o@0 n=1/0/0", "2"},
+			{"its push comes late", "", confirm("1 o@-10 30"), "1", "1 l@30 tok=o@-10 n=1/0/0 acc=-10", "2"},
+			{"ready", "1 r; ready 1", confirm("1 o@0 20"), "2", "=", "2"},
+			{"delayed", "1 d@10 tok=o@0", confirm("1 o@0 20"), "2", "=", "2"},
+			{"leased", "1 l@30 tok=f:1 n=1/0/0", confirm("1 o@0 20"), "2", "=", "2"},
+			{"stored by who has it, and extended", "1 l@30 tok=o@0 n=1/0/0", confirm("1 o@0 20"), "2", "=", "2"},
+			{"finished", "gone 1", confirm("1 o@0 20"), "2", "=", "2"},
+			{"finished before that", "past 1; turned @-10", confirm("1 o@0 20"), "2", "=", "2"},
+			{"nobody has taken it", "over 1 o@0", confirm("1 o@0 20"), "1", "1 r; ready 1; wake", "2"},
+			{"nobody has taken it, and a token stands", "2 d@-10; wake; over 1 o@0", confirm("1 o@0 20"), "1", "1 r; 2 d@-10; ready 1; wake", "2"},
+			{"nobody has taken it, and others wait", "2 r; 3 r; ready 2 3; wake; over 1 o@0", confirm("1 o@0 20"), "1", "1 r; 2 r; 3 r; ready 1 2 3; wake", "2"},
+			{"stored, and nobody has taken it", "1 l@20 tok=o@0 n=1/0/0; over 1 o@0", confirm("1 o@0 20"), "2", "1 r; ready 1; wake", "2"},
+			{"two offers, the first", "over 2 o@0; over 1 o@0", confirm("1 o@0 20"), "1", "1 r; 2 r; ready 1 2; wake", "2"},
+			{"two offers, the second", "over 2 o@0; over 1 o@-10", confirm("2 o@0 20"), "1", "1 r acc=-10; 2 r; ready 1 2; wake", "2"},
+			{"an offer behind which one is handed over", "1 l@20 tok=h@0 n=1/0/0; over 2 o@0; over 1 h@0", confirm("2 o@0 20"), "1", "1 r; 2 r; ready 1 2; wake", "2"},
+			{"taken, and another's offer stands", "over 2 o@0", confirm("1 o@0 20"), "1", "1 l@20 tok=o@0 n=1/0/0; 2 r; ready 2; wake", "2"},
+			{"known, and another's offer stands", "1 d@10; over 2 o@0", confirm("1 o@0 20"), "2", "1 d@10; 2 r; ready 2; wake", "2"},
+			{"finished, and its offer comes late", "gone 1; over 1 o@0", confirm("1 o@0 20"), "2", "gone 1", "2"},
+			{"leased by a claim, and its offer comes late", "1 l@30 tok=f:1 n=2/0/0; over 1 o@0", confirm("1 o@0 20"), "2", "1 l@30 tok=f:1 n=2/0/0", "2"},
+			{"the next may be offered", "idle 10@20 offers", confirm("1 o@0 20"), "1 offers 10@20", "1 l@20 tok=o@0 n=1/0/0; idle 10@20 offers", "2 offers 10@20"},
+			{"finished, and the next may be offered", "gone 1; idle 10@20 offers", confirm("1 o@0 20"), "2 offers 10@20", "=", "2 offers 10@20"},
+			{"the next may be handed over, not offered", "idle 10@20", confirm("1 o@0 20"), "1", "1 l@20 tok=o@0 n=1/0/0; idle 10@20", "2"},
+			{"the next may not be offered any more", "idle 10@-10 offers", confirm("1 o@0 20"), "1", "1 l@20 tok=o@0 n=1/0/0; idle 10@-10 offers", "2"},
+			{"the next may not be offered, since it waits itself", "over 1 o@0; idle 10@20 offers", confirm("1 o@0 20"), "1", "1 r; ready 1; wake; idle 10@20 offers", "2"},
+			{"the next may not be offered, since another waits", "2 r; ready 2; idle 10@20 offers", confirm("1 o@0 20"), "1", "1 l@20 tok=o@0 n=1/0/0; 2 r; ready 2; idle 10@20 offers", "2"},
+			{"the next may not be offered, since a token stands", "wake; idle 10@20 offers", confirm("1 o@0 20"), "1", "1 l@20 tok=o@0 n=1/0/0; wake; idle 10@20 offers", "2"},
 		},
 		"schedule": {
 			{"new head", "9 d@60", schedule("1 A wait=90", 30), "1", "9 d@60; 1 d@30 A#0 wait=90; wake", "2"},
@@ -300,6 +390,17 @@ func TestScripts(t *testing.T) {
 			{"what was handed over keeps its turn", "1 l@20 A#1 tok=h@0 n=1/0/0; held A=1; over 1 h@0; 2 r; ready 2; seq 1", claim(1, 0), "more", "1 r A#1; held A=1; 2 r; seq 1; ready 1 2; wake", "more"},
 			{"what was handed over is another's by now", "1 l@20 tok=g:1 n=2/0/0; over 1 h@0", claim(1, 1), "wait 20", "1 l@20 tok=g:1 n=2/0/0; last f:1; clock f@20", ""},
 			{"what was handed over is done", "over 1 h@0; gone 1", claim(1, 1), "", "gone 1; last f:1", ""},
+			{"takes what was offered", "over 1 o@0", claim(1, 2), "1:1/0/0 wait 30", "1 l@30 tok=f:1 n=1/0/0; last f:1 1; clock f@30", "1:1/0/0 wait 30"},
+			{"accepts what was offered, and leaves a token for it", "over 1 o@-10", claim(1, 0), "more", "1 r acc=-10; ready 1; wake", "more"},
+			{"takes those that were offered in order, and one that was handed over", "3 l@20 tok=h@0 n=1/0/0; 4 r; ready 4; over 1 o@0; over 2 o@0; over 3 h@0; wake", claim(1, 2), "3:1/0/0 2:1/0/0 wait 30 more", "3 l@30 tok=f:1 n=1/0/0; 2 l@30 tok=f:1 n=1/0/0; 1 r; 4 r; ready 1 4; wake; last f:1 3 2; clock f@30", ""},
+			{"what was offered was stored, and nobody has taken it", "1 l@20 tok=o@0 n=1/0/0; over 1 o@0", claim(1, 0), "more", "1 r; ready 1; wake", "more"},
+			{"what was offered is another's by now", "1 l@20 tok=g:1 n=2/0/0; over 1 o@0", claim(1, 1), "wait 20", "1 l@20 tok=g:1 n=2/0/0; last f:1; clock f@20", ""},
+			{"what was offered waits elsewhere by now", "1 d@20 tok=o@0; over 1 o@0", claim(1, 1), "wait 20", "1 d@20 tok=o@0; last f:1; clock f@20", ""},
+			{"what was offered is done", "gone 1; past 2; turned @-10; over 1 o@0; over 2 o@0; over 3 o@0", claim(1, 0), "more", "gone 1; past 2; turned @-10; 3 r; ready 3; wake", "more"},
+			{"what was handed over is unknown", "over 1 o@0; over 2 h@0", claim(1, 0), "more", "1 r; ready 1; wake", "more"},
+			{"says that it takes what is offered", "", claim(1, 2, listen, offers), "", "last f:1; idle 10@20 offers", ""},
+			{"says no more that it takes what is offered", "idle 10@-10 offers", claim(1, 2, listen), "", "last f:1; idle 10@20", ""},
+			{"takes what is offered, and does not listen", "", claim(1, 2, offers), "", "last f:1", ""},
 			{"one, none left", "1 r n=2/1/3; ready 1", claim(1, 2), "1:3/1/3 wait 30", "1 l@30 tok=f:1 n=3/1/3; last f:1 1; clock f@30", "1:3/1/3 wait 30"},
 			{"one of two", "1 r; 2 r; ready 1 2", claim(1, 1), "1:1/0/0 wait 30 more", "1 l@30 tok=f:1 n=1/0/0; 2 r; ready 2; last f:1 1; clock f@30; wake", "1:1/0/0 wait 30 more"},
 			{"takes the turn", "1 r A#1; ready 1; seq 1", claim(1, 1), "1:1/0/0 wait 30", "1 l@30 A#1 tok=f:1 n=1/0/0; held A=1; seq 1; last f:1 1; clock f@30", ""},
@@ -364,6 +465,11 @@ func TestScripts(t *testing.T) {
 			},
 			{"stale and finished", "1 l@30 tok=g:1; gone 2; past 3; turned @-10", exchange(1, 1, "1 f:1", "2 f:1", "3 f:1"), "wait 30 acked [0 2 2]", "1 l@30 tok=g:1; gone 2; past 3; turned @-10; last f:1; clock f@30", ""},
 			{"late", "1 l@30 tok=f:1; last f:3 1", exchange(2, 1, "1 f:1"), "acked [0]", "=", "acked [0]"},
+			{"offered, and its push is to come", "", exchange(1, 1, "1 o7"), "acked [1]", "gone 1; last f:1", "acked [2]"},
+			{"offered and others", "2 l@30 tok=f:1", exchange(1, 1, "1 o7", "2 f:1", "3 f:1", "4 o8"), "acked [1 1 0 1]", "gone 1; gone 2; gone 4; last f:1", "acked [2 2 0 2]"},
+			{"offered, and no window", "", exchangeFor(0, 1, 1, "1 o7"), "acked [0]", "last f:1", "acked [0]"},
+			{"offered, late", "last f:3", exchange(2, 1, "1 o7"), "acked [0]", "=", "acked [0]"},
+			{"done while its offer comes late", "over 1 o@0", exchange(1, 1, "1 o7"), "acked [1]", "gone 1; last f:1", "acked [2]"},
 		},
 		"ack": {
 			{"done", "1 l@30 tok=f:1 n=1/0/0", ack("1 f:1"), "[1]", "gone 1", "[2]"},
@@ -380,6 +486,14 @@ func TestScripts(t *testing.T) {
 			{"finished", "gone 1", ack("1 f:1"), "[2]", "=", "[2]"},
 			{"finished before that", "past 1; turned @-10", ack("1 f:1"), "[2]", "=", "[2]"},
 			{"accepted long ago", "1 l@30 tok=f:1 acc=-60", ack("1 f:1"), "[1]", "gone 1", "[2]"},
+			{"offered, and its push is to come", "", ack("1 o7"), "[1]", "gone 1", "[2]"},
+			{"offered and others", "2 l@30 tok=f:1", ack("1 o7", "2 f:1", "3 f:1", "4 o8"), "[1 1 0 1]", "gone 1; gone 2; gone 4", "[2 2 0 2]"},
+			{"offered, named twice", "", ack("1 o7", "1 o7"), "[1 2]", "gone 1", "[2 2]"},
+			{"offered and stored", "1 l@30 tok=o7 n=1/0/0", ack("1 o7"), "[1]", "gone 1", "[2]"},
+			{"offered, and another's by now", "1 l@30 tok=f:1", ack("1 o7"), "[0]", "=", "[0]"},
+			{"offered and finished", "gone 1; past 2; turned @-10", ack("1 o7", "2 o7"), "[2 2]", "=", "[2 2]"},
+			{"offered, and no window", "", ackFor(0, "1 o7"), "[0]", "=", "[0]"},
+			{"handed over, unknown", "", ack("1 h7"), "[0]", "=", "[0]"},
 		},
 		"nack": {
 			{"failed", "1 l@30 tok=f:1 n=1/0/0", nack("1 f:1", 20, script.Attempt, 5, false), "1", "1 d@20 tok=f:1 n=1/1/0 note=boom; wake", "2"},
@@ -445,6 +559,10 @@ func TestScripts(t *testing.T) {
 		"cancel": {
 			{"handed over", "1 l@20 A#1 tok=h@0 n=1/0/0; held A=1; over 1 h@0; 2 p A#2; probe A@60; seq 2", cancel("1"), "1", "gone 1; 2 r A#2; held A=2; ready 2 1; seq 2; wake", ""},
 			{"another is handed over", "1 r; ready 1; 2 l@20 tok=h@0 n=1/0/0; over 2 h@0", cancel("1"), "1", "gone 1; 2 r; ready 2 1; wake", ""},
+			{"offered", "over 1 o@0", cancel("1"), "1", "gone 1; ready 1; wake", "0"},
+			{"another is offered", "1 r; ready 1; over 2 o@0", cancel("1"), "1", "gone 1; 2 r; ready 2 1; wake", "0"},
+			{"unknown, and another is offered", "over 2 o@0", cancel("1"), "0", "2 r; ready 2; wake", "0"},
+			{"another was offered and is known otherwise", "1 r; ready 1; 2 d@10; over 2 o@0", cancel("1"), "1", "gone 1; 2 d@10; ready 1", "0"},
 			{"ready, without the turn", "1 r A#1; 2 r A#2; ready 1 2; seq 2; wake", cancel("1"), "1", "2 r A#2; ready 1 2; seq 2; gone 1; wake", "0"},
 			{"ready, with the turn", "1 r A#1; held A=1; 2 p A#2; probe A@60; ready 1; seq 2", cancel("1"), "1", "2 r A#2; held A=2; ready 2 1; seq 2; gone 1; wake", "0"},
 			{"delayed", "1 d@30", cancel("1"), "1", "gone 1", "0"},
@@ -458,6 +576,10 @@ func TestScripts(t *testing.T) {
 		"reschedule": {
 			{"handed over", "1 l@20 tok=h@0 n=1/0/0; over 1 h@0", reschedule("1", 60, "s"), "1", "1 d@60 stamp=s; ready 1; wake", "2"},
 			{"leased, and another is handed over", "1 l@20 tok=f:1 n=1/0/0; 2 l@20 tok=h@0 n=1/0/0; over 2 h@0", reschedule("1", 60, "s"), "3", "1 l@20 tok=f:1 n=1/0/0; 2 r; ready 2; wake", "3"},
+			{"offered", "over 1 o@0", reschedule("1", 60, "s"), "1", "1 d@60 stamp=s; ready 1; wake", "2"},
+			{"leased, and others are offered", "1 l@20 tok=f:1 n=1/0/0; over 3 o@0; over 2 o@0", reschedule("1", 60, "s"), "3", "1 l@20 tok=f:1 n=1/0/0; 2 r; 3 r; ready 2 3; wake", "3"},
+			{"leased, after it was offered", "1 l@20 tok=f:1 n=1/0/0; over 1 o@0", reschedule("1", 60, "s"), "3", "1 l@20 tok=f:1 n=1/0/0", "3"},
+			{"done, after it was offered", "gone 1; over 1 o@0", reschedule("1", 60, "s"), "0", "gone 1", "0"},
 			{"ready", "1 r A#1; ready 1; seq 1", reschedule("1", 30, "s"), "1", "1 d@30 A#1 stamp=s; ready 1; seq 1; wake", "2"},
 			{"ready, with the turn", "1 r A#1; held A=1; 2 p A#2; probe A@60; ready 1; seq 2", reschedule("1", 30, "s"), "1", "1 d@30 A#1 stamp=s; 2 r A#2; held A=2; ready 2 1; seq 2; wake", "2"},
 			{"ready, with the turn, at once", "1 r A#1; held A=1; 2 p A#2; probe A@60; ready 1; seq 2", reschedule("1", 0, "s"), "1", "1 d@0 A#1 stamp=s; 2 p A#2; held A=1; probe A@60; ready 1; seq 2; wake", "2"},
@@ -482,6 +604,7 @@ func TestScripts(t *testing.T) {
 			{"another's clock", "1 d@30; clock g@30; wake", yield("f"), "", "=", ""},
 			{"nobody listens", "idle 20@20", yield("f"), "", "wake", ""},
 			{"what was handed over stays in front", "1 l@20 tok=h@0 n=1/0/0; over 1 h@0; idle 20@20", yield("f"), "", "1 l@20 tok=h@0 n=1/0/0; over 1 h@0; wake", ""},
+			{"nobody takes what is offered any more", "over 1 o@0; idle 20@20 offers", yield("f"), "", "over 1 o@0; wake", ""},
 		},
 	} {
 		for _, r := range rows {
@@ -494,9 +617,9 @@ func TestScripts(t *testing.T) {
 
 func (r row) run(t *testing.T, q *script.Queue) {
 	t.Helper()
-	ctx := t.Context()
-	base := serverTime(t, q.Client())
-	seed := parse(t, base, r.seed)
+	start := serverTime(t, q.Client())
+	ctx := context.WithValue(t.Context(), base{}, start)
+	seed := parse(t, start, r.seed)
 	seed.write(t, q)
 	got, err := r.call(ctx, q)
 	if err != nil {
@@ -513,8 +636,8 @@ func (r row) run(t *testing.T, q *script.Queue) {
 	if len(bad) > 0 {
 		t.Errorf("after the call on %q: %v", r.seed, bad)
 	}
-	state := after.text(base, unit)
-	if d := diff(state, parse(t, base, want).text(base, unit)); d != "" {
+	state := after.text(start, unit)
+	if d := diff(state, parse(t, start, want).text(start, unit)); d != "" {
 		t.Errorf("after the call on %q:\n%s", r.seed, d)
 	}
 	if r.again == "" {
@@ -526,7 +649,7 @@ func (r row) run(t *testing.T, q *script.Queue) {
 	}
 	second, _ := read(t, q)
 	second.wake = after.wake
-	if d := diff(second.text(base, unit), state); d != "" {
+	if d := diff(second.text(start, unit), state); d != "" {
 		t.Errorf("the call sent again changed the queue:\n%s", d)
 	}
 }

@@ -37,13 +37,37 @@ type record struct {
 	expires int64 // the model's; not read
 }
 
-// handed is a request that was handed over, and that nobody has taken.
-type handed struct{ id, token string }
+// handed is a request that was handed over or offered, and that nobody has taken.
+type handed struct {
+	id, token string
+	body      string // of one that was offered, as what follows
+	accepted  int64
+}
 
 // stale reports whether the request has gone on meanwhile.
-func (w *world) stale(h *handed) bool {
+func (w *world) stale(h handed) bool {
 	r := w.reqs[h.id]
 	return r.place != 'l' || r.token != h.token
+}
+
+func (h handed) offered() bool { return offered(h.token) }
+
+// offered reports whether a token is that of a request which was offered.
+func offered(token string) bool {
+	kind, _ := stamped(token)
+	return kind == "o"
+}
+
+// stamped takes a token apart that is a kind and a time, h or o. The kind of others is "".
+func stamped(token string) (kind string, ms int64) {
+	if token == "" || token[0] != 'h' && token[0] != 'o' {
+		return "", 0
+	}
+	ms, err := strconv.ParseInt(token[1:], 10, 64)
+	if err != nil {
+		return "", 0
+	}
+	return token[:1], ms
 }
 
 // world is the whole state of a queue. Tables write it down as text, the model
@@ -54,13 +78,14 @@ type world struct {
 	reqs   map[string]req
 	probes map[string]int64
 	held   map[string]string
-	wake   int     // tokens
-	over   *handed // in front of them
-	idle   int64   // until when a request may be handed over; 0: not at all
-	listen int64   // its lease
-	keeper string  // clock's owner
-	until  int64   // clock's deadline
-	lapses int64   // clock's expiry: the model's; not read
+	wake   int      // tokens
+	over   []handed // in front of them
+	idle   int64    // until when a request may be handed over; 0: not at all
+	listen int64    // its lease
+	offers bool     // or offered
+	keeper string   // clock's owner
+	until  int64    // clock's deadline
+	lapses int64    // clock's expiry: the model's; not read
 	last   map[string]record
 	gone   map[string]bool
 	past   map[string]bool
@@ -78,13 +103,9 @@ func newWorld() *world {
 
 func (w *world) clone() *world {
 	c := *w
-	c.list = slices.Clone(w.list)
+	c.list, c.over = slices.Clone(w.list), slices.Clone(w.over)
 	c.reqs, c.probes, c.held = maps.Clone(w.reqs), maps.Clone(w.probes), maps.Clone(w.held)
 	c.last, c.gone, c.past = maps.Clone(w.last), maps.Clone(w.gone), maps.Clone(w.past)
-	if w.over != nil {
-		over := *w.over
-		c.over = &over
-	}
 	return &c
 }
 
@@ -242,21 +263,25 @@ func read(t testing.TB, q *script.Queue) (*world, []string) {
 		bad = append(bad, fmt.Sprintf("turned is %d, and past %q", w.turned, past.Val()))
 	}
 	if v := meta.Val()["idle"]; v != "" {
-		till, lease, _ := strings.Cut(v, " ")
-		w.idle, w.listen = number(till), number(lease)
+		f := strings.Fields(v)
+		w.idle, w.listen, w.offers = number(f[0]), number(f[1]), len(f) > 2 && f[2] == "offers"
 	}
-	for i, v := range wake.Val() {
+	for _, v := range wake.Val() {
 		h, ok, err := script.ParseHanded(v)
 		switch {
 		case err != nil:
 			t.Fatal(err)
 		case !ok:
 			w.wake++
-		case i > 0:
-			bad = append(bad, "I10: a request that is handed over stands behind another, or behind a token")
+		case w.wake > 0:
+			bad = append(bad, "I10: "+h.ID+" is handed over and stands behind a token")
 		default:
-			w.over = &handed{h.ID, h.Token}
-			if r := w.reqs[h.ID]; !w.stale(w.over) && (h.Body != r.body || h.Deliveries != r.del || h.Accepted.UnixMilli() != r.accepted) {
+			over := handed{id: h.ID, token: h.Token}
+			if h.Offered() {
+				over.body, over.accepted = h.Body, h.Accepted.UnixMilli()
+			}
+			w.over = append(w.over, over)
+			if r := w.reqs[h.ID]; !w.stale(over) && (h.Body != r.body || h.Deliveries != r.del || h.Accepted.UnixMilli() != r.accepted) {
 				bad = append(bad, fmt.Sprintf("I1: %+v is handed over, and the queue has %+v", h, r))
 			}
 		}
@@ -287,9 +312,23 @@ func pack(r req) string {
 }
 
 // handOver is the form of a hand-over in Redis.
-func handOver(id string, r req, lease int64) string {
+func (w *world) handOver(h handed) string {
+	r := w.reqs[h.id]
+	if h.offered() {
+		r = req{del: 1, accepted: h.accepted, body: h.body}
+	}
+	r.place, r.token = 'l', h.token
 	v := pack(r)
-	return fmt.Sprintf("%d %d %d %s%s%s", lease, len(id), len(v), id, v, r.body)
+	return fmt.Sprintf("%d %d %d %s%s%s", w.listen, len(h.id), len(v), h.id, v, r.body)
+}
+
+// listening is the form in Redis of what idle, listen and offers say.
+func (w *world) listening() string {
+	s := fmt.Sprintf("%d %d", w.idle, w.listen)
+	if w.offers {
+		s += " offers"
+	}
+	return s
 }
 
 // write puts w into an empty queue.
@@ -350,16 +389,14 @@ func (w *world) write(t testing.TB, q *script.Queue) {
 	for key, zs := range zsets {
 		do(p.ZAdd(ctx, key, zs...))
 	}
-	if w.over != nil {
-		r := w.reqs[w.over.id]
-		r.place, r.token = 'l', w.over.token
-		do(p.RPush(ctx, k.Wake(), handOver(w.over.id, r, w.listen)))
+	for _, h := range w.over {
+		do(p.RPush(ctx, k.Wake(), w.handOver(h)))
 	}
 	if w.wake > 0 {
 		do(p.RPush(ctx, k.Wake(), "1"))
 	}
 	if w.idle > 0 {
-		do(p.HSet(ctx, k.Meta(), "idle", fmt.Sprintf("%d %d", w.idle, w.listen)))
+		do(p.HSet(ctx, k.Meta(), "idle", w.listening()))
 	}
 	if w.keeper != "" {
 		do(p.Set(ctx, k.Clock(), fmt.Sprintf("%s %d", w.keeper, w.until), 0))
@@ -387,9 +424,11 @@ const unit = 10_000
 //
 //	id place[@time] [lock#seq] [tok=t] [n=deliveries/attempts/deferrals] [wait=s]
 //	   [acc=time] [note=x] [stamp=x] [body=x] [nobody]
-//	   where a token h@time is that of a request handed over then
-//	ready id…  probe lock@time  held lock=id  wake  over id token  idle lease@time  clock feeder@time
-//	last feeder:claim id…  gone id  past id  turned @time  seq n  healed n
+//	   where a token h@time is that of a request handed over then, and o@time of one offered
+//	ready id…  probe lock@time  held lock=id  wake  over id token  idle lease@time [offers]
+//	clock feeder@time  last feeder:claim id…  gone id  past id  turned @time  seq n  healed n
+//
+// Those who are over stand in wake in that order.
 func parse(t testing.TB, now int64, text string) *world {
 	t.Helper()
 	w := newWorld()
@@ -403,8 +442,8 @@ func parse(t testing.TB, now int64, text string) *world {
 		return name, now + n*1000
 	}
 	token := func(s string) string {
-		if name, ms := at(s); name == "h" {
-			return fmt.Sprintf("h%d", ms)
+		if name, ms := at(s); name == "h" || name == "o" {
+			return fmt.Sprintf("%s%d", name, ms)
 		}
 		return s
 	}
@@ -429,10 +468,15 @@ func parse(t testing.TB, now int64, text string) *world {
 		case "wake":
 			w.wake = 1
 		case "over":
-			w.over = &handed{arg, token(f[2])}
+			h := handed{id: arg, token: token(f[2])}
+			if h.offered() {
+				h.body = "b" + arg
+				_, h.accepted = stamped(h.token)
+			}
+			w.over = append(w.over, h)
 		case "idle":
 			lease, till := at(arg)
-			w.idle, w.listen = till, number(lease)*1000
+			w.idle, w.listen, w.offers = till, number(lease)*1000, len(f) > 2 && f[2] == "offers"
 		case "clock":
 			w.keeper, w.until = at(arg)
 		case "last":
@@ -496,8 +540,8 @@ func parse(t testing.TB, now int64, text string) *world {
 func (w *world) text(base, grain int64) string {
 	var at func(ms int64) string
 	token := func(s string) string {
-		if ms, ok := strings.CutPrefix(s, "h"); ok {
-			return "h@" + at(number(ms))
+		if kind, ms := stamped(s); kind != "" {
+			return kind + "@" + at(ms)
 		}
 		return s
 	}
@@ -559,11 +603,26 @@ func (w *world) text(base, grain int64) string {
 	if w.wake != 0 {
 		out = append(out, "wake"+strings.Repeat(" again", w.wake-1))
 	}
-	if w.over != nil {
-		out = append(out, "over "+w.over.id+" "+token(w.over.token))
+	var over []string // one line, since their order counts
+	for _, h := range w.over {
+		s := "over " + h.id + " " + token(h.token)
+		if _, ms := stamped(h.token); h.offered() && h.accepted != ms {
+			s += " acc=" + at(h.accepted)
+		}
+		if h.offered() && h.body != "b"+h.id {
+			s += " body=" + h.body
+		}
+		over = append(over, s)
+	}
+	if len(over) > 0 {
+		out = append(out, strings.Join(over, "; "))
 	}
 	if w.idle != 0 {
-		out = append(out, fmt.Sprintf("idle %d@%s", w.listen/1000, at(w.idle)))
+		s := fmt.Sprintf("idle %d@%s", w.listen/1000, at(w.idle))
+		if w.offers {
+			s += " offers"
+		}
+		out = append(out, s)
 	}
 	if w.keeper != "" {
 		out = append(out, "clock "+w.keeper+"@"+at(w.until))
@@ -641,14 +700,18 @@ func shift(t testing.TB, q *script.Queue, d time.Duration) {
 	}
 	for id, r := range w.reqs {
 		r.accepted -= delta
+		w.reqs[id] = r
 		p.HSet(ctx, k.State(), id, pack(r))
-		if w.over != nil && w.over.id == id {
-			r.place, r.token = 'l', w.over.token
-			p.LSet(ctx, k.Wake(), 0, handOver(id, r, w.listen))
+	}
+	for i, h := range w.over {
+		h.accepted -= delta
+		if _, ok := w.reqs[h.id]; ok || h.offered() {
+			p.LSet(ctx, k.Wake(), int64(i), w.handOver(h))
 		}
 	}
 	if w.idle > 0 {
-		p.HSet(ctx, k.Meta(), "idle", fmt.Sprintf("%d %d", w.idle-delta, w.listen))
+		w.idle -= delta
+		p.HSet(ctx, k.Meta(), "idle", w.listening())
 	}
 	if w.turned != 0 {
 		p.HIncrBy(ctx, k.Meta(), "turned", -delta)

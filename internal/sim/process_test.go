@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -305,8 +306,17 @@ func (p *process) do(a action) {
 	switch a.kind {
 	case enqueue:
 		sends(0)
-		_, err = p.tasks[q.task].Enqueue(ctx, payload{q.n}, sidestep.WithID(q.id))
-		p.told(func() { o.stored(q, err) })
+		if q.lock != "" {
+			_, err = p.tasks[q.task].Enqueue(ctx, payload{q.n}, sidestep.WithID(q.id))
+			p.told(func() { o.stored(q, err) })
+			break
+		}
+		var r sidestep.Receipt
+		r, err = p.tasks[q.task].Enqueue(ctx, payload{q.n}) // a new ID, so that it may be offered
+		p.told(func() {
+			o.stored(q, err)
+			q.id = cmp.Or(r.ID, q.id)
+		})
 	case enqueueIn:
 		sends(a.delay)
 		_, err = p.tasks[q.task].EnqueueIn(ctx, a.delay, payload{q.n}, sidestep.WithID(q.id))
@@ -356,11 +366,11 @@ func (p *process) do(a action) {
 		}
 	case cancel:
 		s.mu.Lock()
-		was, began := q.cancelled, time.Now()
+		was, began, id := q.cancelled, time.Now(), q.id
 		q.cancelled = max(q.cancelled, maybe)
 		s.mu.Unlock()
 		var ok bool
-		ok, err = p.queue.Cancel(ctx, q.id)
+		ok, err = p.queue.Cancel(ctx, id)
 		p.told(func() {
 			switch {
 			case err == nil && ok:
@@ -377,8 +387,9 @@ func (p *process) do(a action) {
 		}
 		s.mu.Lock()
 		q.moved = true
+		id := q.id
 		s.mu.Unlock()
-		_, err = p.queue.Reschedule(ctx, q.id, a.delay)
+		_, err = p.queue.Reschedule(ctx, id, a.delay)
 	case restart:
 		s.mu.Lock()
 		s.note("%v: drains", p)
