@@ -51,12 +51,12 @@ func (w *Word) Err(err error) error {
 
 // Once is a command's word that is written once: a second attempt is an error.
 type Once struct {
-	text   string
+	text   []byte
 	writes int32 // atomic
 }
 
-// NewOnce returns a word that has not been written.
-func NewOnce(text string) *Once { return &Once{text: text} }
+// NewOnce returns a word that has not been written. It keeps text.
+func NewOnce(text []byte) *Once { return &Once{text: text} }
 
 var errTwice = errors.New("a command that may have run is not sent again")
 
@@ -65,11 +65,11 @@ func (w *Once) MarshalBinary() ([]byte, error) {
 	if atomic.AddInt32(&w.writes, 1) > 1 {
 		return nil, errTwice
 	}
-	return []byte(w.text), nil
+	return w.text, nil
 }
 
 // String is for those who print commands.
-func (w *Once) String() string { return w.text }
+func (w *Once) String() string { return string(w.text) }
 
 // Written reports whether the word was written.
 func (w *Once) Written() bool { return atomic.LoadInt32(&w.writes) > 0 }

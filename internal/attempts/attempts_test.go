@@ -55,7 +55,7 @@ func TestErr(t *testing.T) {
 }
 
 func TestOnce(t *testing.T) {
-	w := attempts.NewOnce("word")
+	w := attempts.NewOnce([]byte("word"))
 	if w.Written() || fmt.Sprint(w) != "word" {
 		t.Errorf("at first: %v, written: %v", w, w.Written())
 	}

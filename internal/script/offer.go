@@ -3,8 +3,8 @@ package script
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -106,10 +106,10 @@ func (r *resting) offer(e Entry, now time.Time) (h Handed, ok bool) {
 		return Handed{}, false
 	}
 	// The lease begins no earlier than this, also if the server's clock is a little slower.
-	at := time.UnixMilli(r.server.Add(now.Sub(r.answered)).UnixMilli() - 1)
+	at := r.server.Add(now.Sub(r.answered)).UnixMilli() - 1
 	return Handed{
-		Item:  Item{ID: e.ID, Body: e.Body, Deliveries: 1, Accepted: at},
-		Token: "o" + strconv.FormatInt(at.UnixMilli(), 10), Lease: r.lease,
+		Item:  Item{ID: e.ID, Body: e.Body, Deliveries: 1, Accepted: time.UnixMilli(at)},
+		Token: "o" + strconv.FormatInt(at, 10), Lease: r.lease,
 	}, true
 }
 
@@ -122,16 +122,22 @@ func (h *Handed) state() string {
 }
 
 // String is how h stands in wake.
-func (h *Handed) String() string {
+func (h *Handed) String() string { return string(h.text()) }
+
+func (h *Handed) text() []byte {
 	state := h.state()
-	return fmt.Sprintf("%d %d %d %s%s%s", ms(h.Lease), len(h.ID), len(state), h.ID, state, h.Body)
+	out := make([]byte, 0, 64+len(h.ID)+len(state)+len(h.Body))
+	for _, n := range []int64{ms(h.Lease), int64(len(h.ID)), int64(len(state))} {
+		out = append(strconv.AppendInt(out, n, 10), ' ')
+	}
+	return append(append(append(out, h.ID...), state...), h.Body...)
 }
 
 // offer puts a request into wake. It reports false if that is known to have failed. If it may
 // have failed, what is confirmed runs when its lease ends: who pushed it instead could make it
 // run beside itself.
 func (q *Queue) offer(ctx context.Context, h Handed) bool {
-	word := attempts.NewOnce(h.String())
+	word := attempts.NewOnce(h.text())
 	err := q.rdb.Process(ctx, redis.NewIntCmd(ctx, "lpush", q.keys.Wake(), word))
 	var reply redis.Error
 	return err == nil || word.Written() && !errors.As(err, &reply)
@@ -149,6 +155,7 @@ func (h *Handed) args() []any { return []any{h.ID, h.Body, h.state(), ms(h.Lease
 
 // confirm is Confirm by who offered the request, whatever became of ctx: it may be running.
 func (q *Queue) confirm(ctx context.Context, h Handed) (Code, error) {
+	runtime.Gosched() // whoever took it in this process comes first
 	now := time.Now()
 	q.idle.open.add(h, now.Add(h.Lease)) // ctx may end before this does
 	cmd := q.accept(context.WithoutCancel(ctx), offered, h.args()...)
