@@ -8,8 +8,10 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/sidestep-go/sidestep"
 	"github.com/sidestep-go/sidestep/fence"
 	"github.com/sidestep-go/sidestep/internal/redistest"
+	"github.com/sidestep-go/sidestep/internal/script"
 	"github.com/sidestep-go/sidestep/listq"
 	"github.com/sidestep-go/sidestep/lock"
 	"github.com/sidestep-go/sidestep/retry"
@@ -353,7 +356,27 @@ func (r *aclRun) producer() error {
 	_, err1 := task.Enqueue(r.ctx, aclHeld)
 	_, err2 := task.Enqueue(r.ctx, aclPlain)
 	_, err3 := task.EnqueueIn(r.ctx, time.Hour, aclPlain)
-	return errors.Join(err1, err2, err3)
+	// It takes what is offered, too, and the last time nobody does.
+	base := r.prefix + "queue:{q}:"
+	r.admin.HSet(r.ctx, base+"meta", "idle", fmt.Sprintf("%d 1000 offers", time.Now().Add(time.Hour).UnixMilli()))
+	for _, key := range []string{"ready", "wake", "wake"} {
+		r.admin.LPop(r.ctx, base+key)
+	}
+	_, err4 := task.Enqueue(r.ctx, aclPlain)
+	r.admin.LPop(r.ctx, base+"wake")
+	<-time.After(5 * time.Millisecond)
+	_, err5 := task.Enqueue(r.ctx, aclPlain)
+	return errors.Join(err1, err2, err3, err4, err5)
+}
+
+// offer is a request as somebody has offered it who has not stored it yet.
+func (r *aclRun) offer(v int) (string, error) {
+	e, err := listq.New(r.admin, "q", listq.Config{}).Entry(&listq.Request{Task: "t", Payload: []byte(strconv.Itoa(v))})
+	h := script.Handed{
+		Item:  script.Item{ID: e.ID, Body: e.Body, Deliveries: 1, Accepted: time.Now()},
+		Token: "o1", Lease: time.Second,
+	}
+	return h.String(), err
 }
 
 // caller makes direct calls, under all policies.
@@ -410,6 +433,24 @@ func (r *aclRun) worker() error {
 	go func() { ran <- q.Run(running) }()
 	err2 := r.exists("{" + r.prefix + "lock:" + aclKeys[aclHeld] + "}:parked")
 	take(aclKeys[aclHeld], 400) // some probes later its holder is gone
+	// What is offered, and fails before it is stored, is stored by the worker.
+	var stored atomic.Bool
+	r.rdb.AddHook(onCommand{before: func(cmd redis.Cmder) error {
+		for _, a := range cmd.Args() {
+			if a == "lo1|1|"+strings.TrimPrefix(fmt.Sprint(a), "lo1|1|") {
+				stored.Store(true)
+			}
+		}
+		return nil
+	}})
+	err2 = errors.Join(err2, r.until("a request that the worker stores", func(ctx context.Context) bool {
+		if !stored.Load() {
+			text, e := r.offer(aclFailing)
+			r.admin.LPush(ctx, base+"wake", text)
+			err2 = errors.Join(err2, e)
+		}
+		return stored.Load()
+	}))
 	// All is done, and claims have forgotten all ids and all dead but one.
 	err3 := r.until("an empty queue", func(ctx context.Context) bool {
 		there := func(key string) bool { return r.admin.Type(ctx, base+key).Val() != "none" }
@@ -450,6 +491,8 @@ func (r *aclRun) operator() error {
 	_, err8 := mail.Receive(r.ctx)
 	entry := fmt.Sprintf("10000 1 %d sidestep:mail:%sw next", len("sidestep:mail:"+r.prefix), r.prefix)
 	err = errors.Join(err, err8, r.admin.ZAdd(r.ctx, "{"+r.prefix+"lock:x}:line", redis.Z{Score: 1, Member: entry}).Err())
+	text, err9 := r.offer(aclPlain)
+	err = errors.Join(err, err9, r.admin.LPush(r.ctx, r.prefix+"queue:{q}:wake", text).Err())
 	r.admin.ConfigResetStat(r.ctx) // what was sent so far is not the operator's
 	check := func(what string, ok bool, e error) {
 		if e != nil || !ok {

@@ -40,7 +40,7 @@ type Request struct {
 	Attempts int
 	// Deferrals counts how often the request met a held lock.
 	Deferrals int
-	// Accepted is when it was stored, by the server's clock; zero in a direct call.
+	// Accepted is when it was stored, or a moment before, by the server's clock; zero in a direct call.
 	Accepted time.Time
 	// Headers are what [WithHeaders] and [QueueConfig.Headers] gave. Must not be changed.
 	Headers map[string]string

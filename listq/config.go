@@ -49,7 +49,8 @@ type Config struct {
 	// should exceed the time in which the Redis client gives up. They are remembered
 	// for at least Resend, and up to about twice that, until a claim turns the memory
 	// over: every sixteenth claim of a consumer looks. Defaults to 60 s; negative:
-	// not at all.
+	// not at all. It is to be the same in all processes: who remembers nothing offers
+	// nothing, and must not be offered anything either.
 	Resend time.Duration
 	// Wait makes a request count as accepted only when replicas have it. Defaults
 	// to not waiting: a failover may then lose what was just accepted.

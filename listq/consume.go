@@ -214,9 +214,7 @@ func (c *consumer) handBack(ctx context.Context, all []*Delivery) {
 	}
 	var codes []script.Code
 	err := persist(ctx, func() time.Duration { return longest(all) }, func() (err error) {
-		if err = storeAll(ctx, all); err == nil {
-			codes, err = c.queue.script.Requeue(ctx, leases(all))
-		}
+		codes, err = c.queue.script.Requeue(ctx, leases(all))
 		return err
 	})
 	c.settled(ctx, "requeue", all, codes, err)
@@ -225,6 +223,11 @@ func (c *consumer) handBack(ctx context.Context, all []*Delivery) {
 // settled records the answer to a settlement of several deliveries.
 func (c *consumer) settled(ctx context.Context, verb string, all []*Delivery, codes []script.Code, err error) {
 	for i, d := range all {
+		if err == nil && d.open(codes[i]) {
+			settle := map[string]func(context.Context) error{"ack": d.Ack, "requeue": d.Requeue}[verb]
+			c.report(d, settle(ctx))
+			continue
+		}
 		if err != nil {
 			c.report(d, fmt.Errorf("listq: %s %q in %q: %w", verb, d.ID, c.queue.name, err))
 			continue
@@ -346,6 +349,7 @@ func (c *consumer) following() *Delivery {
 
 // done takes a delivery off the list of those to renew.
 func (c *consumer) done(d *Delivery) {
+	d.stored()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.active, d)
@@ -523,27 +527,39 @@ func (c *consumer) extend(ctx context.Context) (failed error) {
 	for batch := range slices.Chunk(all, script.Bound) {
 		ctx, cancel := context.WithTimeout(ctx, c.queue.cfg.Lease/3)
 		sent := time.Now()
-		var codes []script.Code
-		err := storeAll(ctx, batch)
-		if err == nil {
-			codes, err = c.queue.script.Extend(ctx, c.queue.cfg.Lease, leases(batch))
-		}
-		cancel()
+		codes, err := c.queue.script.Extend(ctx, c.queue.cfg.Lease, leases(batch))
 		if err != nil {
 			failed = err
+			cancel()
 			continue
 		}
 		for i, d := range batch {
-			switch {
-			case codes[i] == script.Done:
-				d.extended(sent)
-			case d.settling.Load(): // that is why; or the settlement will say so
-			default:
-				c.lose(d)
+			if !d.open(codes[i]) {
+				c.answered(d, codes[i], sent)
+				continue
+			}
+			sent := time.Now()
+			if code, err := d.extend(ctx); err != nil {
+				failed = err
+			} else {
+				c.answered(d, code, sent)
 			}
 		}
+		cancel()
 	}
 	return failed
+}
+
+// answered takes in the answer to an extension.
+func (c *consumer) answered(d *Delivery, code script.Code, sent time.Time) {
+	switch {
+	case code == script.Done:
+		d.stored()
+		d.extended(sent)
+	case d.settling.Load(): // that is why; or the settlement will say so
+	default:
+		c.lose(d)
+	}
 }
 
 // expire ends the context of handlers whose lease has run out unrenewed, and

@@ -172,29 +172,24 @@ func (d *Delivery) Requeue(ctx context.Context) error {
 	})
 }
 
-// Extend makes the lease last for [Config.Lease] from now, in one round trip. It
+// Extend makes the lease last for [Config.Lease] from now, in one round trip, as a rule. It
 // returns [ErrStale] if the request is settled or no longer this worker's.
 // Handlers under Consume need not call it.
 func (d *Delivery) Extend(ctx context.Context) error {
 	sent := time.Now()
-	codes, err := script.Until(ctx, func(ctx context.Context) ([]script.Code, error) {
-		if err := d.store(ctx); err != nil {
-			return nil, err
-		}
-		return d.queue.script.Extend(ctx, d.queue.cfg.Lease, []script.Lease{d.lease})
-	})
+	code, err := script.Until(ctx, d.extend)
 	if err != nil {
 		return fmt.Errorf("listq: extend %q in %q: %w", d.ID, d.queue.name, err)
 	}
-	if codes[0] != script.Done {
+	if code != script.Done {
 		return fmt.Errorf("listq: extend %q in %q: %w", d.ID, d.queue.name, ErrStale)
 	}
 	d.extended(sent)
 	return nil
 }
 
-// store sees to it that the request is stored before anything but an acknowledgement is sent
-// for it: if it was offered, its push may not have come yet.
+// store sees to it that the request is stored, if it was offered and its push may not have
+// come yet.
 func (d *Delivery) store(ctx context.Context) error {
 	h := d.offer.Load()
 	if h == nil {
@@ -207,14 +202,38 @@ func (d *Delivery) store(ctx context.Context) error {
 	return nil
 }
 
-// storeAll is store for several.
-func storeAll(ctx context.Context, all []*Delivery) error {
-	for _, d := range all {
-		if err := d.store(ctx); err != nil {
-			return err
-		}
+// stored says that the request is known to be stored, or done.
+func (d *Delivery) stored() {
+	if d.offer.Swap(nil) != nil {
+		d.queue.script.Stored(d.ID)
 	}
-	return nil
+}
+
+// open reports whether code may say no more than that the request is not stored yet.
+func (d *Delivery) open(code script.Code) bool { return code == script.Stale && d.offer.Load() != nil }
+
+// storing is do for the request, and once more if that is open.
+func storing[T any](ctx context.Context, d *Delivery, do func() (script.Code, T, error)) (code script.Code, v T, err error) {
+	code, v, err = do()
+	if err != nil || !d.open(code) {
+		return code, v, err
+	}
+	if err = d.store(ctx); err != nil {
+		return code, v, err
+	}
+	return do()
+}
+
+// extend extends the lease.
+func (d *Delivery) extend(ctx context.Context) (script.Code, error) {
+	code, _, err := storing(ctx, d, func() (script.Code, any, error) {
+		codes, err := d.queue.script.Extend(ctx, d.queue.cfg.Lease, []script.Lease{d.lease})
+		if err != nil {
+			return 0, nil, err
+		}
+		return codes[0], nil, nil
+	})
+	return code, err
 }
 
 // Settle settles the delivery by fn, for package delayq. verb is for the error.
@@ -225,12 +244,7 @@ func (d *Delivery) Settle(ctx context.Context, verb string,
 	var buried []script.Buried
 	err := d.settle(func() error {
 		err := persist(ctx, d.left, func() (err error) {
-			if verb != "ack" {
-				err = d.store(ctx)
-			}
-			if err == nil {
-				code, buried, err = fn(ctx, d.queue.script, d.lease)
-			}
+			code, buried, err = storing(ctx, d, func() (script.Code, []script.Buried, error) { return fn(ctx, d.queue.script, d.lease) })
 			return err
 		})
 		if err != nil {
@@ -330,7 +344,7 @@ func persist(ctx context.Context, left func() time.Duration, fn func() error) er
 // passing tells whether an error reply of Redis may be gone when tried again.
 func passing(err redis.Error) bool {
 	for _, prefix := range []string{
-		"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY", "OOM", "NOREPLICAS", "MISCONF",
+		"LOADING", "READONLY", "UNBLOCKED", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY", "OOM", "NOREPLICAS", "MISCONF",
 		"max number of clients",
 	} {
 		if redis.HasErrorPrefix(err, prefix) {

@@ -233,7 +233,7 @@ func TestOfferIsRenewed(t *testing.T) {
 		})
 		release := p.held(t.Context())
 		pushed := p.background()
-		time.Sleep(time.Minute)
+		time.Sleep(30 * time.Second)
 		close(release)
 		if err := <-pushed; err != nil {
 			t.Fatal(err)
@@ -281,8 +281,307 @@ func TestOfferIsStoredThoughItsCallerHasGone(t *testing.T) {
 	})
 }
 
+// twice counts how often a handler runs, and at most at once.
+type twice struct{ now, most, runs atomic.Int32 }
+
+func (w *twice) run(d time.Duration) {
+	w.runs.Add(1)
+	w.most.Store(max(w.most.Load(), w.now.Add(1)))
+	time.Sleep(d)
+	w.now.Add(-1)
+}
+
+func (w *twice) check(t *testing.T, what string) {
+	t.Helper()
+	if w.runs.Load() != 1 {
+		t.Errorf("%s: %d runs, %d at once", what, w.runs.Load(), w.most.Load())
+	}
+}
+
+// Who pushes or schedules a request again, because its context ended before the offer was
+// answered, or because it could not be stored, does not make it run beside itself.
+func TestAgainWhatWasOffered(t *testing.T) {
+	slow := func(send func() error, _ redis.Cmder) error {
+		err := send()
+		time.Sleep(200 * time.Millisecond)
+		return err
+	}
+	failing := func() error { return redis.ErrPoolTimeout }
+	push := func(ctx context.Context, p *pusher, r *listq.Request) error {
+		_, err := p.Push(ctx, r)
+		return err
+	}
+	schedule := func(ctx context.Context, p *pusher, r *listq.Request) error {
+		e, err := p.Entry(r)
+		if err == nil {
+			_, _, err = p.Script().Schedule(ctx, e, script.In(0))
+		}
+		return err
+	}
+	for name, again := range map[string]func(context.Context, *pusher, *listq.Request) error{"push": push, "schedule": schedule} {
+		for _, unanswered := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				var runs twice
+				p, _ := idle(t, redistest.Mini(t), listq.ConsumeConfig{Workers: 4}, func(_ context.Context, d *listq.Delivery) error {
+					if d.Task == "second" {
+						runs.run(500 * time.Millisecond)
+					}
+					return nil
+				})
+				if unanswered {
+					p.offer.Store(&slow)
+				} else {
+					p.store.Store(&failing)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				r := &listq.Request{Task: "second"}
+				if err := push(ctx, p, r); err == nil || r.ID == "" {
+					t.Errorf("Push = %v, ID %q", err, r.ID)
+				}
+				if !unanswered {
+					p.store.Store(nil)
+				}
+				if err := again(t.Context(), p, r); err != nil {
+					t.Errorf("again: %v", err)
+				}
+				time.Sleep(time.Minute)
+				runs.check(t, name)
+			})
+		}
+	}
+}
+
+// A consumer that remembers no finished requests hears of no offers.
+func TestForgetfulConsumerIsOfferedNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		own := redis.NewClient(rdb.Options())
+		defer own.Close()
+		sent := redistest.Count(own)
+		consume(t, listq.New(rdb, "q", listq.Config{Resend: -1}), listq.ConsumeConfig{Workers: 2}, nothing)
+		q := listq.New(own, "q", listq.Config{})
+		synctest.Wait()
+		for range 3 {
+			push(t, q, &listq.Request{})
+			time.Sleep(5 * time.Millisecond)
+		}
+		if slices.Contains(sent.Names(), "lpush") {
+			t.Errorf("%q were sent", sent.Names())
+		}
+	})
+}
+
+// on delays or refuses the scripts of a client.
+type on func(cmd redis.Cmder) error
+
+func (on) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (on) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook { return next }
+
+func (fn on) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() != "evalsha" && cmd.Name() != "eval" {
+			return next(ctx, cmd)
+		}
+		if err := fn(cmd); err != nil {
+			cmd.SetErr(err)
+			return err
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// Many handlers of requests that were offered keep their leases, though Redis is far.
+func TestManyOffersAreRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		far := redis.NewClient(rdb.Options())
+		defer far.Close()
+		far.AddHook(on(func(redis.Cmder) error {
+			time.Sleep(30 * time.Millisecond)
+			return nil
+		}))
+		rdb.AddHook(on(func(redis.Cmder) error {
+			time.Sleep(time.Microsecond)
+			return nil
+		}))
+		sent := redistest.Count(rdb)
+		var runs, lost atomic.Int32
+		consume(t, listq.New(far, "q", listq.Config{}), listq.ConsumeConfig{Workers: 128}, func(ctx context.Context, d *listq.Delivery) error {
+			if d.Task != "second" {
+				return nil
+			}
+			runs.Add(1)
+			select {
+			case <-time.After(10 * time.Second):
+			case <-ctx.Done():
+				lost.Add(1)
+			}
+			return ctx.Err()
+		})
+		time.Sleep(time.Second)
+		q := listq.New(rdb, "q", listq.Config{})
+		push(t, q, &listq.Request{})
+		time.Sleep(100 * time.Millisecond)
+		sent.Reset()
+		for range 100 {
+			push(t, q, &listq.Request{Task: "second"})
+			time.Sleep(4 * time.Millisecond)
+		}
+		offers := 0
+		for _, name := range sent.Names() {
+			if name == "lpush" {
+				offers++
+			}
+		}
+		time.Sleep(time.Minute)
+		if runs.Load() != 100 || lost.Load() != 0 || offers < 50 {
+			t.Errorf("%d offers, %d runs, %d contexts ended, want 100 and 0", offers, runs.Load(), lost.Load())
+		}
+	})
+}
+
+// One request that cannot be stored costs no other its lease.
+func TestOfferThatCannotBeStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		own := redis.NewClient(rdb.Options())
+		defer own.Close()
+		var full atomic.Bool
+		own.AddHook(on(func(cmd redis.Cmder) error {
+			offer := func(a any) bool {
+				v, ok := a.(string)
+				return ok && len(v) > 10 && v[:4] == "lo94" // the state of one
+			}
+			if full.Load() && slices.ContainsFunc(cmd.Args(), offer) {
+				return errRefused
+			}
+			return nil
+		}))
+		var lost, runs atomic.Int32
+		p, _ := idle(t, own, listq.ConsumeConfig{Workers: 4}, func(ctx context.Context, d *listq.Delivery) error {
+			switch d.Task {
+			case "long":
+				runs.Add(1)
+				select {
+				case <-time.After(2 * time.Minute):
+				case <-ctx.Done():
+					lost.Add(1)
+				}
+			case "second":
+				time.Sleep(time.Minute) // does not heed its context
+			}
+			return ctx.Err()
+		})
+		push(t, listq.New(rdb, "q", listq.Config{}), &listq.Request{Task: "long"})
+		time.Sleep(50 * time.Second)
+		push(t, p.Queue, &listq.Request{Task: "first"})
+		time.Sleep(5 * time.Millisecond)
+		full.Store(true)
+		refuse := func() error { return errRefused }
+		p.store.Store(&refuse)
+		if err := <-p.background(); err == nil {
+			t.Error("what could not be stored was accepted")
+		}
+		time.Sleep(3 * time.Minute)
+		if lost.Load() != 0 || runs.Load() != 1 {
+			t.Errorf("another lost its lease %d times, and ran %d times", lost.Load(), runs.Load())
+		}
+	})
+}
+
+// A handler finds its own request, and cancels it for good, though it may not be stored yet.
+func TestOfferedRequestIsKnownToItsHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		var runs twice
+		p, _ := idle(t, rdb, listq.ConsumeConfig{Workers: 2, Backoff: after(time.Second)}, func(ctx context.Context, d *listq.Delivery) error {
+			if d.Task != "second" {
+				return nil
+			}
+			runs.run(0)
+			info, err := d.Queue().Get(ctx, d.ID)
+			code, _, err2 := d.Queue().Script().Cancel(ctx, time.Minute, d.ID)
+			if err != nil || info.Place != "leased" || err2 != nil || code != script.Done {
+				t.Errorf("Get = %+v, %v; Cancel = %v, %v", info, err, code, err2)
+			}
+			return errors.New("never again")
+		})
+		release := p.held(t.Context())
+		pushed := p.background()
+		synctest.Wait()
+		close(release)
+		if err := <-pushed; err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		runs.check(t, "cancelled by its handler")
+		empty(t, rdb, p.Queue)
+	})
+}
+
+// An offer that the server refuses is pushed at once, also where go-redis would send it
+// again.
+func TestReadOnlyServerRefusesAnOffer(t *testing.T) {
+	srv := redistest.NewServer(t)
+	rdb, own := srv.Client(t), redis.NewClient(srv.Client(t).Options())
+	t.Cleanup(func() { own.Close() })
+	p := &pusher{sent: redistest.Count(own)}
+	own.AddHook(p)
+	p.Queue = listq.New(own, "q", listq.Config{})
+	ran := make(chan string, 3)
+	consume(t, listq.New(rdb, "q", listq.Config{Poll: 10 * time.Second, Lease: 10 * time.Second}), listq.ConsumeConfig{Workers: 2}, func(_ context.Context, d *listq.Delivery) error {
+		ran <- d.Task
+		return nil
+	})
+	listening(t, rdb, p.Queue)
+	push(t, p.Queue, &listq.Request{Task: "first"})
+	<-ran
+	<-time.After(20 * time.Millisecond)
+	p.sent.Reset()
+	offer := func(send func() error, _ redis.Cmder) error {
+		rdb.Do(t.Context(), "replicaof", "127.0.0.1", "1")
+		defer rdb.Do(t.Context(), "replicaof", "no", "one")
+		return send()
+	}
+	p.offer.Store(&offer)
+	began := time.Now()
+	push(t, p.Queue, &listq.Request{Task: "second"})
+	if got := <-ran; got != "second" || time.Since(began) > 8*time.Second {
+		t.Errorf("%q ran after %v, and not at once: %q", got, time.Since(began), p.names())
+	}
+}
+
+// A pusher that is stopped for longer than finished requests are remembered does not store
+// what it has offered: it may be done, and forgotten.
+func TestOfferIsTooOldToBeStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		var runs twice
+		p, _ := idle(t, rdb, listq.ConsumeConfig{Workers: 2}, func(_ context.Context, d *listq.Delivery) error {
+			if d.Task == "second" {
+				runs.run(0)
+			}
+			return nil
+		})
+		stopped := func(send func() error, _ redis.Cmder) error {
+			err := send()
+			time.Sleep(10 * time.Minute)
+			return err
+		}
+		p.offer.Store(&stopped)
+		if err := <-p.background(); err == nil {
+			t.Error("it was stored")
+		}
+		time.Sleep(time.Minute)
+		runs.check(t, "stored late")
+		empty(t, rdb, p.Queue)
+	})
+}
+
 // Who pushes a request again, because it could not be stored, does not make it run beside
-// itself.
+// itself. What comes next is not offered.
 func TestPushAgainOfWhatWasOffered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, more := range map[string][]*listq.Request{"by itself": nil, "with others": {{Task: "first"}}} {
@@ -302,6 +601,12 @@ func TestPushAgainOfWhatWasOffered(t *testing.T) {
 				t.Errorf("%s: Push = %d, %v, with the ID %q; want an error", name, n, err, r.ID)
 			}
 			p.store.Store(nil)
+			time.Sleep(5 * time.Millisecond)
+			p.sent.Reset()
+			push(t, p.Queue, &listq.Request{Task: "first"})
+			if slices.Contains(p.sent.Names(), "lpush") {
+				t.Errorf("%s: then %q were sent", name, p.sent.Names())
+			}
 			if n, err := p.Push(t.Context(), append(more, r)...); err != nil {
 				t.Errorf("%s: again: %d, %v", name, n, err)
 			}
@@ -428,11 +733,15 @@ func TestOfferIsLost(t *testing.T) {
 			names []string // sent
 		}{
 			"its answer": {func(send func() error, _ redis.Cmder) error { return errors.Join(send(), io.EOF) }, 0, []string{"lpush", "evalsha"}},
+			"refused by one node, and not sent to another": {func(_ func() error, cmd redis.Cmder) error {
+				_, err := cmd.Args()[2].(encoding.BinaryMarshaler).MarshalBinary()
+				cmd.SetErr(errRefused)
+				return errors.Join(err, io.EOF)
+			}, 0, []string{"lpush", "evalsha"}},
 			"itself": {func(_ func() error, cmd redis.Cmder) error {
 				_, err := cmd.Args()[2].(encoding.BinaryMarshaler).MarshalBinary()
 				return errors.Join(err, io.EOF)
 			}, 2 * time.Second, []string{"lpush", "evalsha"}},
-			"never sent":      {func(func() error, redis.Cmder) error { return redis.ErrPoolTimeout }, 0, []string{"lpush", "evalsha"}},
 			"refused":         {func(func() error, redis.Cmder) error { return errRefused }, 0, []string{"lpush", "evalsha"}},
 			"written, and no": {func(send func() error, _ redis.Cmder) error { return errors.Join(send(), nil) }, 0, []string{"lpush", "evalsha"}},
 		} {

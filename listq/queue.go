@@ -56,7 +56,7 @@ func New(rdb redis.UniversalClient, name string, cfg Config) *Queue {
 	cfg = cfg.withDefaults()
 	scripts := script.New(rdb, keys.Of(keys.Base(cfg.Prefix, name)))
 	scripts.Replicate(script.Wait(cfg.Wait))
-	scripts.Offer(cfg.Resend > 0)
+	scripts.Offer(cfg.Resend)
 	q := &Queue{name: name, cfg: cfg, script: scripts, feeder: feederID()}
 	// Those who are not the timekeeper look after it, each at another time: not so
 	// soon that every due request costs every idle process a command.
@@ -277,6 +277,7 @@ func (q *Queue) handed(h script.Handed) (*Delivery, error) {
 	d, err := q.decode(h.Item, h.Token, began.Add(min(h.Lease, q.cfg.Lease)))
 	if h.Offered() {
 		d.offer.Store(&h)
+		q.script.Took(h, h.Lease)
 	}
 	return d, err
 }

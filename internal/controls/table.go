@@ -382,7 +382,7 @@ var controls = []Control{
 	{
 		"offer-forgotten", "what was offered and is done before it is stored is remembered", "internal/script/prelude.lua",
 		"if code == 0 and not v and offered(tok) and window > 0 then", "if false then",
-		[]string{scriptTable, queueWalks, "listq:TestOfferedRequestRunsBeforeItIsStored"},
+		[]string{scriptTable, queueWalks},
 	},
 	{
 		"offer-unremembered", "what was offered is acknowledged before it is stored only if that is remembered", "internal/script/prelude.lua",
@@ -411,7 +411,7 @@ var controls = []Control{
 	},
 	{
 		"offer-pushed", "what may have been offered is not pushed as well", "internal/script/offer.go",
-		"return err == nil || word.Written() && !errors.As(err, &reply)", "return err == nil && !errors.As(err, &reply) && word.Written()",
+		"	return true, nil\n}\n\nvar offered", "	return false, nil\n}\n\nvar offered",
 		[]string{"listq:TestOfferIsLost"},
 	},
 	{
@@ -431,7 +431,7 @@ var controls = []Control{
 	},
 	{
 		"offer-lease", "the lease of what is offered is counted from before it", "internal/script/offer.go",
-		"r.server.Add(now.Sub(r.answered)).UnixMilli() - 1)", "r.server.Add(now.Sub(r.sent)).UnixMilli())",
+		"r.server.Add(now.Sub(r.answered)).UnixMilli() - 1", "r.server.Add(now.Sub(r.sent)).UnixMilli()",
 		[]string{"internal/script:TestOfferCountsItsLeaseEarly"},
 	},
 	{
@@ -440,14 +440,74 @@ var controls = []Control{
 		[]string{"listq:TestNotOfferedAfterOthers"},
 	},
 	{
-		"offer-again", "what was offered and could not be stored is not pushed as any other", "internal/script/offer.go",
-		"ok && !e.New {", "ok && e.Lock != \"\" {",
+		"offer-again", "what was offered and could not be stored is not pushed as any other", "internal/script/script.go",
+		"if err := q.close(ctx, e.ID); err != nil {", "if err := q.close(ctx, e.ID[:0]); err != nil {",
+		[]string{"listq:TestPushAgainOfWhatWasOffered", "listq:TestAgainWhatWasOffered"},
+	},
+	{
+		"offer-scheduled", "nor scheduled, or asked for, as if it were not there", "internal/script/offer.go",
+		"if err := q.close(ctx, id); err != nil {", "if err := q.close(ctx, \"\"); err != nil {",
+		[]string{"listq:TestAgainWhatWasOffered"},
+	},
+	{
+		"offer-unknown", "its handler finds a request that was offered", "listq/queue.go",
+		"		q.script.Took(h, h.Lease)\n", "",
+		[]string{"listq:TestOfferedRequestIsKnownToItsHandler"},
+	},
+	{
+		"offer-not-asked-for", "it is there for who asks", "internal/script/inspect.go",
+		"q.close(ctx, id)", "q.close(ctx, \"\")",
+		[]string{"listq:TestOfferedRequestIsKnownToItsHandler"},
+	},
+	{
+		"offer-unanswered", "it is known here from before the offer is sent", "internal/script/offer.go",
+		"			q.open.add(h, now.Add(h.Lease)) // ctx may end at any time\n", "",
+		[]string{"listq:TestAgainWhatWasOffered", "listq:TestPushAgainOfWhatWasOffered"},
+	},
+	{
+		"offer-retried", "an offer that the server refuses is pushed at once", "internal/script/offer.go",
+		"func (o *offering) NoRetry() bool { return true }", "func (o *offering) NoRetry() bool { return false }",
+		[]string{"listq:TestReadOnlyServerRefusesAnOffer"},
+	},
+	{
+		"offer-refused", "so is one that a node of a Cluster refuses, of which go-redis then asks another", "internal/script/offer.go",
+		"o.refused = o.refused || errors.As(err, &reply)", "_ = errors.As(err, &reply)",
+		[]string{"listq:TestOfferIsLost"},
+	},
+	{
+		"offer-unsent", "an offer that cannot be sent is a push that cannot", "internal/script/offer.go",
+		"		return false, err\n", "		return false, nil\n",
+		[]string{"internal/script:TestOfferIsNotSent"},
+	},
+	{
+		"offer-too-old", "what may be done and forgotten is not stored", "internal/script/offer.go",
+		"left := q.memory - max(now.Sub(at), now.Round(0).Sub(at.Round(0)))", "left := q.memory - 0*max(now.Sub(at), now.Round(0).Sub(at.Round(0)))",
+		[]string{"listq:TestOfferIsTooOldToBeStored"},
+	},
+	{
+		"offer-refused-again", "a queue that refuses what is offered is offered nothing", "internal/script/offer.go",
+		"		q.idle.found.Store(nil)\n		return 0,", "		return 0,",
 		[]string{"listq:TestPushAgainOfWhatWasOffered"},
 	},
 	{
-		"offer-again-with-others", "nor with others", "internal/script/script.go",
-		"if h, ok := q.idle.open.of(e.ID); ok {", "if h, ok := q.idle.open.of(\"\"); ok {",
-		[]string{"listq:TestPushAgainOfWhatWasOffered"},
+		"offer-heard-by-the-forgetful", "who remembers no finished requests hears of no offers", "listq/feed.go",
+		"f.cfg.Slots.size > 1 && f.queue.cfg.Resend > 0}", "f.cfg.Slots.size > 1}",
+		[]string{"listq:TestForgetfulConsumerIsOfferedNothing"},
+	},
+	{
+		"offer-stops-extensions", "one that cannot be stored costs no other its lease", "listq/consume.go",
+		"		codes, err := c.queue.script.Extend(ctx, c.queue.cfg.Lease, leases(batch))\n		if err != nil {", "		codes, err := c.queue.script.Extend(ctx, c.queue.cfg.Lease, leases(batch))\n		for _, d := range batch {\n			if e := d.store(ctx); e != nil {\n				err = e\n			}\n		}\n		if err != nil {",
+		[]string{"listq:TestOfferThatCannotBeStored"},
+	},
+	{
+		"offer-extended-alone", "what was offered is extended with all others", "listq/consume.go",
+		"			if !d.open(codes[i]) {", "			if d.offer.Load() == nil {",
+		[]string{"listq:TestManyOffersAreRenewed"},
+	},
+	{
+		"unblocked-is-final", "a pop that a failover ended is made again at once", "listq/delivery.go",
+		"\"UNBLOCKED\", ", "",
+		[]string{"listq:TestReadOnlyServerRefusesAnOffer"},
 	},
 	{
 		"offer-definite", "what was offered and could not be stored may have run", "internal/script/offer.go",
@@ -456,7 +516,7 @@ var controls = []Control{
 	},
 	{
 		"offer-left", "what was offered is stored though its caller has gone", "internal/script/offer.go",
-		"q.accept(context.WithoutCancel(ctx), offered,", "q.accept(ctx, offered,",
+		"context.WithTimeout(context.WithoutCancel(ctx), left)", "context.WithTimeout(ctx, left)",
 		[]string{"listq:TestOfferIsStoredThoughItsCallerHasGone"},
 	},
 	{
@@ -471,27 +531,27 @@ var controls = []Control{
 	},
 	{
 		"offer-to-one", "nothing is offered to a worker by itself", "listq/feed.go",
-		"offers: f.cfg.Slots.size > 1}", "offers: true}",
+		"offers: f.cfg.Slots.size > 1 &&", "offers:",
 		[]string{"listq:TestNotOffered"},
 	},
 	{
 		"offer-forgetful", "nothing is offered by who remembers no finished requests", "listq/queue.go",
-		"scripts.Offer(cfg.Resend > 0)", "scripts.Offer(true)",
+		"scripts.Offer(cfg.Resend)", "scripts.Offer(time.Minute)",
 		[]string{"listq:TestNotOffered"},
 	},
 	{
 		"offer-unstored", "what was offered is stored before it is settled, unless it is done", "listq/delivery.go",
-		"if verb != \"ack\" {", "if verb == \"\" {",
+		"if err != nil || !d.open(code) {", "if err != nil || d != nil {",
 		[]string{"listq:TestOfferedRequestIsStoredByItsTaker"},
 	},
 	{
 		"offer-unextended", "what was offered is stored before its lease is extended", "listq/consume.go",
-		"err := storeAll(ctx, batch)\n", "var err error\n",
+		"if !d.open(codes[i]) {", "if d != nil {",
 		[]string{"listq:TestOfferIsRenewed"},
 	},
 	{
 		"offer-unreturned", "what was offered is stored before it is given back", "listq/consume.go",
-		"if err = storeAll(ctx, all); err == nil {", "if err == nil {",
+		"if err == nil && d.open(codes[i]) {", "if err == nil && d == nil {",
 		[]string{"listq:TestHandOverGoesBack"},
 	},
 	{

@@ -92,8 +92,8 @@ func (q Queue) State() string { return q.all[state] }
 // Held is the HASH from lock to the id whose turn it is.
 func (q Queue) Held() string { return q.all[held] }
 
-// Wake is the LIST with at most one token, behind at most one request that is
-// handed over.
+// Wake is the LIST with at most one token, behind requests that are handed over or
+// offered.
 func (q Queue) Wake() string { return q.all[wake] }
 
 // Clock is the STRING that names the timekeeper.

@@ -33,7 +33,7 @@ func ReadReplies(reply any) (errs []error) {
 	keep(err)
 	_, _, _, err = rescheduled(cmd)
 	keep(err)
-	_, err = (&Queue{offers: true}).pushed(time.Now(), cmd)
+	_, err = (&Queue{memory: time.Minute}).pushed(time.Now(), cmd)
 	keep(err)
 	return errs
 }

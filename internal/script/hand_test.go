@@ -117,7 +117,9 @@ func wait(d time.Duration) { <-time.After(d) }
 func offering(t *testing.T, rdb *redis.Client, allowed bool, options ...func(*script.Feed)) *script.Queue {
 	t.Helper()
 	q := testQueue(rdb)
-	q.Offer(allowed)
+	if allowed {
+		q.Offer(window)
+	}
 	for _, name := range []string{"push", "pushone", "offered"} {
 		if err := rdb.ScriptLoad(t.Context(), script.Source(name)).Err(); err != nil {
 			t.Fatal(err)
@@ -284,15 +286,31 @@ func TestPushOffersOnly(t *testing.T) {
 	}
 }
 
-// An offer of which it is known that it failed is a push like any other. One that may
-// have come is confirmed.
-func TestOfferFails(t *testing.T) {
+// An offer that cannot be sent is a push that cannot.
+func TestOfferIsNotSent(t *testing.T) {
 	broken := errors.New("broken")
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		q := offering(t, rdb, true, listen, offers)
+		wait(3 * time.Millisecond)
+		sent := redistest.Count(rdb)
+		rdb.AddHook(around(func(context.Context, redis.Cmder, redis.ProcessHook) error { return broken }))
+		if codes, err := q.Push(t.Context(), []script.Entry{{ID: "2", Body: "b2", New: true}}); !errors.Is(err, broken) || attempts.Repeated(err) {
+			t.Errorf("Push = %v, %v, want the error, as of a command that was not sent", codes, err)
+		}
+		if names := sent.Names(); !slices.Equal(names, []string{"lpush"}) {
+			t.Errorf("the push sent %q", names)
+		}
+	})
+}
+
+// An offer that the server refuses is a push like any other. One that may have come is
+// confirmed.
+func TestOfferFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		fail around
 		want string
 	}{
-		"nothing was written": {func(context.Context, redis.Cmder, redis.ProcessHook) error { return broken }, "2 l@10 tok=h@0 n=1/0/0; over 2 h@0"},
 		"refused": {func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
 			return next(ctx, redis.NewIntCmd(ctx, "lpush", "text", cmd.Args()[2]))
 		}, "2 l@10 tok=h@0 n=1/0/0; over 2 h@0"},

@@ -49,8 +49,9 @@ type Queue struct {
 	wait  Wait
 	heeds bool // rdb heeds contexts
 
-	offers bool
+	memory time.Duration // of finished ids; 0: nothing is offered
 	idle   idleness
+	open   openOffers
 
 	pushes *batch.Room[*pushing] // where those meet who push at once
 }
@@ -117,6 +118,11 @@ func (q *Queue) meet(ctx context.Context, entries []Entry) ([]Code, error) {
 }
 
 func (q *Queue) push(ctx context.Context, entries []Entry) ([]Code, error) {
+	for _, e := range entries {
+		if err := q.close(ctx, e.ID); err != nil {
+			return nil, err
+		}
+	}
 	if e := entries[0]; len(entries) == 1 && e.Lock == "" && e.MaxWait == 0 {
 		code, err := q.pushOne(ctx, e)
 		return []Code{code}, err
@@ -124,11 +130,6 @@ func (q *Queue) push(ctx context.Context, entries []Entry) ([]Code, error) {
 	q.idle.found.Store(nil)
 	args := make([]any, 0, 4*len(entries))
 	for _, e := range entries {
-		if h, ok := q.idle.open.of(e.ID); ok { // as pushOne
-			if err := q.Confirm(ctx, h); err != nil {
-				return nil, err
-			}
-		}
 		args = append(args, e.ID, e.Body, e.Lock, ms(e.MaxWait))
 	}
 	return codes(q.accept(ctx, push, args...), len(entries))
@@ -445,7 +446,7 @@ var cancel = compile("cancel")
 
 // Cancel drops a request, wherever it is. Its id is remembered for at least window.
 func (q *Queue) Cancel(ctx context.Context, window time.Duration, id string) (Code, []Buried, error) {
-	return settled(cancel.ask(ctx, q, ms(window), id))
+	return settled(cancel.askOf(ctx, q, id, ms(window), id))
 }
 
 var reschedule = compile("reschedule")
@@ -453,7 +454,7 @@ var reschedule = compile("reschedule")
 // Reschedule makes an unclaimed request due at another time. stamp is unique to
 // the call.
 func (q *Queue) Reschedule(ctx context.Context, id string, due Due, stamp string) (Code, time.Time, []Buried, error) {
-	return rescheduled(reschedule.ask(ctx, q, id, string(due), stamp))
+	return rescheduled(reschedule.askOf(ctx, q, id, id, string(due), stamp))
 }
 
 func rescheduled(cmd *redis.Cmd) (Code, time.Time, []Buried, error) {

@@ -88,9 +88,16 @@ func (p *program) ask(ctx context.Context, q *Queue, args ...any) *redis.Cmd {
 	return answered(ctx, func(ctx context.Context) *redis.Cmd { return p.run(ctx, q, nil, args...) })
 }
 
-// acceptUntil is accept until ctx ends.
-func (q *Queue) acceptUntil(ctx context.Context, p *program, args ...any) *redis.Cmd {
-	return answered(ctx, func(ctx context.Context) *redis.Cmd { return q.accept(ctx, p, args...) })
+// askOf is ask for a request whose offer may be open.
+func (p *program) askOf(ctx context.Context, q *Queue, id string, args ...any) *redis.Cmd {
+	return answered(ctx, q.closing(id, func(ctx context.Context) *redis.Cmd { return p.run(ctx, q, nil, args...) }))
+}
+
+// acceptUntil is accept, of a request whose offer may be open, until ctx ends.
+func (q *Queue) acceptUntil(ctx context.Context, p *program, id string, args ...any) *redis.Cmd {
+	return answered(ctx, q.closing(id, func(ctx context.Context) *redis.Cmd {
+		return q.accept(ctx, p, append([]any{id}, args...)...)
+	}))
 }
 
 // answered is Until for a command, which has the error.
