@@ -189,10 +189,10 @@ func (d *Delivery) Extend(ctx context.Context) error {
 }
 
 // store sees to it that the request is stored, if it was offered and its push may not have
-// come yet.
+// come yet. If its lease ended long ago, it may have been finished, and forgotten.
 func (d *Delivery) store(ctx context.Context) error {
 	h := d.offer.Load()
-	if h == nil {
+	if h == nil || -d.left() >= d.queue.cfg.Resend {
 		return nil
 	}
 	if err := d.queue.script.Confirm(ctx, *h); err != nil {

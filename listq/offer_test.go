@@ -580,6 +580,44 @@ func TestOfferIsTooOldToBeStored(t *testing.T) {
 	})
 }
 
+// Nor does who took it, and was stopped for as long.
+func TestTakerThatWasStoppedStoresNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redistest.Mini(t)
+		taker := redis.NewClient(rdb.Options())
+		defer taker.Close()
+		var stopped atomic.Bool
+		taker.AddHook(on(func(redis.Cmder) error {
+			if stopped.Load() {
+				return redis.ErrPoolTimeout
+			}
+			return nil
+		}))
+		var runs atomic.Int32
+		p, _ := idle(t, taker, listq.ConsumeConfig{Workers: 2}, func(_ context.Context, d *listq.Delivery) error {
+			if d.Task != "second" || runs.Add(1) > 1 {
+				return nil
+			}
+			stopped.Store(true)
+			time.Sleep(10 * time.Minute)
+			stopped.Store(false)
+			return errors.New("late")
+		})
+		if err := <-p.background(); err != nil || !stopped.Load() {
+			t.Fatalf("Push = %v; its taker is at work: %v", err, stopped.Load())
+		}
+		consume(t, listq.New(rdb, "q", listq.Config{}), listq.ConsumeConfig{Workers: 2}, func(context.Context, *listq.Delivery) error {
+			runs.Add(1)
+			return nil
+		})
+		time.Sleep(20 * time.Minute)
+		if runs.Load() != 2 {
+			t.Errorf("it ran %d times, want twice: its first taker was stopped", runs.Load())
+		}
+		empty(t, rdb, p.Queue)
+	})
+}
+
 // Who pushes a request again, because it could not be stored, does not make it run beside
 // itself. What comes next is not offered.
 func TestPushAgainOfWhatWasOffered(t *testing.T) {

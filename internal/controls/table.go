@@ -456,7 +456,7 @@ var controls = []Control{
 	},
 	{
 		"offer-not-asked-for", "it is there for who asks", "internal/script/inspect.go",
-		"q.close(ctx, id)", "q.close(ctx, \"\")",
+		"if h, ok := q.open.of(id); ok {", "if h, ok := q.open.of(\"\"); ok {",
 		[]string{"listq:TestOfferedRequestIsKnownToItsHandler"},
 	},
 	{
@@ -483,6 +483,11 @@ var controls = []Control{
 		"offer-too-old", "what may be done and forgotten is not stored", "internal/script/offer.go",
 		"left := q.memory - max(now.Sub(at), now.Round(0).Sub(at.Round(0)))", "left := q.memory - 0*max(now.Sub(at), now.Round(0).Sub(at.Round(0)))",
 		[]string{"listq:TestOfferIsTooOldToBeStored"},
+	},
+	{
+		"offer-stored-late", "nor by who took it, and was stopped for as long", "listq/delivery.go",
+		"if h == nil || -d.left() >= d.queue.cfg.Resend {", "if h == nil {",
+		[]string{"listq:TestTakerThatWasStoppedStoresNothing"},
 	},
 	{
 		"offer-refused-again", "a queue that refuses what is offered is offered nothing", "internal/script/offer.go",

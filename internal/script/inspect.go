@@ -109,8 +109,10 @@ func (q *Queue) pipelined(ctx context.Context, fn func(redis.Pipeliner)) error {
 // Get returns a request's state and body; ok is false if the queue does not have it. If
 // the state cannot be read, the error is an UnreadableError.
 func (q *Queue) Get(ctx context.Context, id string) (_ State, body string, ok bool, err error) {
-	if _, err := Until(ctx, func(ctx context.Context) (any, error) { return nil, q.close(ctx, id) }); err != nil {
-		return State{}, "", false, err
+	if h, ok := q.open.of(id); ok {
+		if _, err := Until(ctx, func(ctx context.Context) (any, error) { return nil, q.Confirm(ctx, h) }); err != nil {
+			return State{}, "", false, err
+		}
 	}
 	for again := true; ; again = false {
 		var packed, msg *redis.StringCmd
