@@ -82,7 +82,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	peers := flags.String("peer", "", "run only peers whose name contains one of these, separated by commas")
 	file := flags.String("json", "", "write the values of every round to this file")
 	quick := flags.Bool("quick", false, "coarsely, in under two minutes: smaller than the titles say, and judged by nothing")
-	rounds := flags.Int("rounds", 0, "turns of each peer (default 3, or 1 with -quick)")
+	rounds := flags.Int("rounds", 0, "turns of each peer (default 1 to 7, most often 3, and 1 with -quick)")
 	list := flags.Bool("list", false, "list the scenarios and end")
 	docs := flags.String("docs", "", "put the tables and charts of the -json file into this folder's performance.md, and end")
 	profile := flags.String("cpuprofile", "", "write a CPU profile of this process to this file")
@@ -115,11 +115,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		return nil
 	}
-	if *rounds == 0 {
-		*rounds = 3
-		if *quick {
-			*rounds = 1
-		}
+	if *rounds == 0 && *quick {
+		*rounds = 1
 	}
 	for _, name := range []string{*file, *profile, *allocs} {
 		if err := writable(name); err != nil { // better now than after ten minutes
@@ -130,7 +127,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer srv.stop()
+	defer func() { srv.stop() }()
 	pinned := pin(srv.cmd.Process.Pid)
 	if *profile != "" {
 		f, err := os.Create(*profile)
@@ -159,7 +156,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if *quick {
 		fmt.Fprintln(stdout, "-quick: a tenth or less of the requests, waiters, keys and seconds that the titles name, and no verdicts")
 	}
-	e := &env{server: srv, quick: *quick}
 	progress := io.Discard
 	if f, ok := stderr.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
@@ -171,7 +167,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if !matches(s.name, *only, strings.HasPrefix) {
 			continue
 		}
-		r, err := runScenario(ctx, e, s, i, *rounds, func(name string) bool { return matches(name, *peers, strings.Contains) }, progress)
+		if len(rep.Results) > 0 { // each has a server that nothing has been asked of yet
+			srv.stop()
+			next, err := startServer()
+			if err != nil {
+				return errors.Join(rep.write(*file), err)
+			}
+			srv = next
+			pin(srv.cmd.Process.Pid)
+		}
+		r, err := runScenario(ctx, &env{server: srv, quick: *quick}, s, i, *rounds, func(name string) bool { return matches(name, *peers, strings.Contains) }, progress)
 		if err != nil { // half a scenario compares nothing
 			interrupted = err
 			break

@@ -80,7 +80,7 @@ func queueScenarios() []scenario {
 			metrics: []metric{{"p50 µs", true}, {"p99 µs", true}, {"samples", false}},
 			peers: withQueues([]queuePeer{sidestepQueue, sidestepTask, asynqDefault, asynqEager, rmqQueue, rmqEager, textbook, rawList},
 				idleLatency),
-			rounds:  7, // a server that was just started is as quick as it happens to be placed
+			rounds:  7, // where the processes happen to be placed decides about one
 			targets: []target{{metric: "p50 µs", over: rawList.name, atMost: 1.5}},
 		},
 		{

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -16,7 +17,7 @@ type scenario struct {
 	name   string // for -scenario
 	title  string
 	about  string // what is measured, and what the limit is
-	rounds int    // 0: as many as -rounds says
+	rounds int    // unless -rounds says fewer; 0: 3, or as many as -rounds says
 	// metrics are the columns; the first is the one that ratios are printed of.
 	metrics []metric
 	peers   []peer
@@ -94,10 +95,13 @@ type targetResult struct {
 // runScenario measures every peer in every round, in alternating order. The first
 // round begins with the first peer if turn is even, and with the last one if it is
 // odd: else ours would always come first where there is but one round. It stops
-// between two peers when ctx ends.
+// between two peers when ctx ends. rounds is what -rounds says, or 0.
 func runScenario(ctx context.Context, e *env, s scenario, turn, rounds int, only func(string) bool, progress io.Writer) (result, error) {
 	began := time.Now()
-	if s.rounds > 0 {
+	switch {
+	case rounds == 0:
+		rounds = cmp.Or(s.rounds, 3)
+	case s.rounds > 0:
 		rounds = min(rounds, s.rounds)
 	}
 	r := result{Scenario: s.name, Title: s.title, About: s.about}
