@@ -53,7 +53,8 @@ type Info struct {
 }
 
 // Get looks at a request, in one round trip. It returns [ErrUnknown] if the queue
-// does not have it: it is finished, or never was. With any other error, such as
+// does not have it: it is finished, or never was, or another process offers it to a
+// worker and has not stored it yet. With any other error, such as
 // that of a request which cannot be decoded, Info is as complete as can be.
 func (q *Queue) Get(ctx context.Context, id string) (Info, error) {
 	if err := CheckID(id); err != nil {
