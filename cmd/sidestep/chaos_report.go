@@ -99,6 +99,9 @@ func writeChaos(w io.Writer, s style, results []*chaos.Result, took time.Duratio
 	for _, r := range results {
 		writeChaosNotes(w, s, r)
 	}
+	for _, r := range results {
+		writeBroken(w, s, r)
+	}
 }
 
 func (s style) ofTimes(n int, d time.Duration) string {
@@ -141,37 +144,11 @@ func writeFaults(w io.Writer, s style, results []*chaos.Result) {
 	t.Render()
 }
 
+// writeChaosNotes prints what may be of interest, and at its end, where nobody
+// overlooks it, what is broken.
 func writeChaosNotes(w io.Writer, s style, r *chaos.Result) {
 	note := func(how string, format string, args ...any) {
 		fmt.Fprintf(w, "%s: %s\n", how, fmt.Sprintf(format, args...))
-	}
-	for _, b := range r.Broken {
-		note(s.bad(r.Topology+": BROKEN"), "%s", b)
-	}
-	const shown = 10
-	for i, o := range r.Overlaps {
-		if i == shown {
-			break
-		}
-		note(s.bad("overlap"), "%s: %s began %v before the end of %s", o.Key, o.Second, short(o.By), o.First)
-	}
-	for i, o := range r.Disorders {
-		if i == shown {
-			break
-		}
-		note(s.bad("fence"), "%s: %s after %s", o.Key, o.Second, o.First)
-	}
-	for i, v := range r.History.Violations {
-		if i == shown {
-			break
-		}
-		note(s.bad("history"), "%s: %s: %s %s", v.Key, v.Rule, v.Text, v.File)
-	}
-	for _, id := range r.LostIDs {
-		note(s.bad("lost"), "%s", id)
-	}
-	for _, d := range r.Deaths {
-		note(s.bad("died"), "%s", d)
 	}
 	for _, n := range r.Notes {
 		note(s.warn(r.Topology), "%s", n)
@@ -193,5 +170,31 @@ func writeChaosNotes(w io.Writer, s style, r *chaos.Result) {
 	}
 	for _, c := range mostFirst(nothing) {
 		note(s.faint(r.Topology), "came to nothing and is not counted, %s ×: %s", number(c.n), c.text)
+	}
+}
+
+// writeBroken prints which promises were broken, and by what.
+func writeBroken(w io.Writer, s style, r *chaos.Result) {
+	note := func(what string, format string, args ...any) {
+		fmt.Fprintf(w, "%s: %s\n", s.bad(r.Topology+": "+what), fmt.Sprintf(format, args...))
+	}
+	for _, d := range r.Deaths {
+		note("died", "%s", d)
+	}
+	const shown = 10
+	for _, o := range r.Overlaps[:min(shown, len(r.Overlaps))] {
+		note("overlap", "%s: %s began %v before the end of %s", o.Key, o.Second, short(o.By), o.First)
+	}
+	for _, o := range r.Disorders[:min(shown, len(r.Disorders))] {
+		note("fence", "%s: %s after %s", o.Key, o.Second, o.First)
+	}
+	for _, v := range r.History.Violations[:min(shown, len(r.History.Violations))] {
+		note("history", "%s: %s: %s %s", v.Key, v.Rule, v.Text, v.File)
+	}
+	for _, id := range r.LostIDs {
+		note("lost", "%s", id)
+	}
+	for _, b := range r.Broken {
+		note("BROKEN", "%s", b)
 	}
 }
