@@ -303,7 +303,23 @@ func (r *aclRun) lock() error {
 	for _, lk := range all {
 		more = errors.Join(more, lk.Release(r.ctx))
 	}
-	return errors.Join(err, more)
+	return errors.Join(err, more, r.together(a))
+}
+
+// together takes and releases many locks at once, some of them in one script.
+func (r *aclRun) together(l *lock.Locker) error {
+	errs := make([]error, 64)
+	for range 4 {
+		var all sync.WaitGroup
+		for i := range errs {
+			all.Go(func() {
+				lk, err := l.TryAcquire(r.ctx, fmt.Sprint("many", i))
+				errs[i] = errors.Join(errs[i], err, lk.Release(r.ctx))
+			})
+		}
+		all.Wait()
+	}
+	return errors.Join(errs...)
 }
 
 // queue returns a queue and two tasks as the user, or as the administrator.

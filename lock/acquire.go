@@ -64,6 +64,7 @@ func (l *Locker) acquire(ctx context.Context, name string, b Backoff, plain bool
 		l.unlock()
 	case ctx.Done() == nil:
 		l.here(func() { c.run(ctx) })
+		l.unlock()
 	default:
 		l.spawn(func() { c.run(detached(ctx)) })
 		l.unlock()

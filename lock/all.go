@@ -38,16 +38,19 @@ func (l *Locker) TryAcquireAll(ctx context.Context, names ...string) ([]*Lock, e
 		k := keysOf(l.cfg.Prefix, names[0])
 		return nil, cutOff(ctx, "acquire", &k)
 	}
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return nil, ErrClosed
-	}
 	for i, name := range names {
 		t := l.newTry(name, s)
 		all.list[i] = t
 		all.args.keys = append(all.args.keys, &t.lease.keys)
 		all.args.values = append(all.args.values, t.lease.value)
+	}
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil, ErrClosed
+	}
+	for _, t := range all.list {
+		l.track(&t.lease)
 	}
 	began := time.Now()
 	done := make(chan struct{})
@@ -83,10 +86,7 @@ func (a *tries) call(ctx context.Context, l *Locker) {
 		default:
 			t.err = errOther
 		}
-		t.answered = true
-		if t.abandoned {
-			t.clean()
-		}
+		t.answer()
 	}
 }
 
@@ -98,6 +98,7 @@ func (a *tries) result(ctx context.Context, began time.Time) ([]*Lock, error) {
 	locks := make([]*Lock, 0, len(a.list))
 	var failed error
 	for _, t := range a.list {
+		t.lease.l.mu.Lock()
 		lk, err := t.result(ctx, began)
 		switch {
 		case err == nil:

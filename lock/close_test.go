@@ -1,9 +1,12 @@
 package lock
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/sidestep-go/sidestep/internal/redistest"
 )
@@ -61,4 +64,58 @@ func TestSweepSparesThoseInUse(t *testing.T) {
 		}
 		l.Close()
 	})
+}
+
+// A hook of the client that panics in a call on its caller's goroutine harms nobody else.
+func TestAPanicInACallLeavesTheLocker(t *testing.T) {
+	rdb := redistest.Mini(t)
+	l, ctx := New(rdb, Config{}), context.Background()
+	held, err := l.TryAcquire(ctx, "held")
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := true
+	rdb.AddHook(panics{&broken})
+	for what, call := range map[string]func(){
+		"TryAcquire": func() { _, _ = l.TryAcquire(ctx, "x") },
+		"Acquire":    func() { _, _ = l.Acquire(ctx, "y", nil) },
+		"Extend":     func() { _ = held.Extend(ctx) },
+		"Release":    func() { _ = held.Release(ctx) },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: no panic", what)
+				}
+			}()
+			call()
+		}()
+		if !l.mu.TryLock() {
+			t.Fatalf("%s: whoever comes next waits for ever", what)
+		}
+		l.mu.Unlock()
+	}
+	broken = false
+	if lk, err := l.TryAcquire(ctx, "z"); err != nil || lk.Release(ctx) != nil {
+		t.Errorf("after the panics: %v", err)
+	}
+	_ = l.Close() // nil, always; but it must end
+}
+
+// panics is a hook that panics in each script, while that is set.
+type panics struct{ broken *bool }
+
+func (panics) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (panics) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (p panics) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if *p.broken && cmd.Name() == "evalsha" {
+			panic("boom")
+		}
+		return next(ctx, cmd)
+	}
 }

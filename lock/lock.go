@@ -203,8 +203,7 @@ func (lk *Lock) release(ctx context.Context, held, well bool) (lost, err error) 
 		return lost, lk.outcome
 	} // else an earlier Release got no answer
 	d := departure{ls: ls}
-	l.unlock()
-	if !d.leave(ctx) {
+	if !d.leave(ctx, now) {
 		return lost, &UnavailableError{Op: "release", Key: ls.keys.lock, Sent: true, Err: context.DeadlineExceeded}
 	}
 	if d.err != nil {
@@ -235,36 +234,39 @@ type departure struct {
 	err   error
 }
 
-// leave releases, and reports whether that ended within releaseTimeout. It makes
-// the first attempt itself if that is sure to end by then.
-func (d *departure) leave(ctx context.Context) bool {
+// leave releases, and reports whether that ended within releaseTimeout from now. It makes
+// the first attempt itself if that is sure to end by then. Call with mu held, which it gives up.
+func (d *departure) leave(ctx context.Context, now time.Time) bool {
 	l := d.ls.l
 	left := releaseTimeout
 	if n, ok := l.node.(*single); ok && n.prompt() {
-		began := time.Now()
-		l.mu.Lock()
-		l.here(func() { d.send(l.limits.limit(ctx, began), true) })
-		if left -= time.Since(began); d.err == nil || left <= 0 || !n.repeats {
+		l.here(func() { d.send(l.limits.limit(ctx, now), true) })
+		if d.err != nil {
+			left -= time.Since(now)
+		}
+		if d.err == nil || left <= 0 || !n.repeats {
 			d.settle()
+			l.unlock()
 			return true
 		}
 	}
 	there, first := departure{ls: d.ls}, d.err // d is the caller's
 	done := make(chan struct{})
 	var over atomic.Bool // for the caller: done, or too late
-	l.mu.Lock()
 	l.spawn(func() {
 		there.send(detached(ctx), false)
 		if first != nil && maybeRan(first) {
 			there.err = attempts.Again(there.err)
 		}
+		l.mu.Lock()
 		there.settle()
+		l.unlock()
 		if !over.CompareAndSwap(false, true) {
 			l.report(&there.ls.keys, there.reply.queues)
 		}
 		close(done)
 	})
-	l.mu.Unlock()
+	l.unlock()
 	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
@@ -285,11 +287,9 @@ func (d *departure) send(ctx context.Context, once bool) {
 	d.reply, d.err = l.node.release(ctx, &ls.keys, &a)
 }
 
-// settle takes in the answer, or that there was none.
+// settle takes in the answer, or that there was none. Call with mu held.
 func (d *departure) settle() {
 	ls, l := d.ls, d.ls.l
-	l.mu.Lock()
-	defer l.unlock()
 	if d.err != nil {
 		l.giveBack(ls)
 	} else {

@@ -3,10 +3,12 @@ package lock
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -44,7 +46,7 @@ type Locker struct {
 
 	mu       sync.Mutex // guards the fields below, and all leases, slots and mailboxes
 	closed   bool
-	counter  uint32
+	counter  atomic.Uint32
 	workers  workers
 	drained  sync.Cond // there are no workers
 	live     map[string]*lease
@@ -151,11 +153,9 @@ func (l *Locker) unlock() {
 }
 
 // newValue returns what a lock key holds for a new ticket: token, space, label.
-// Call with mu held.
 func (l *Locker) newValue(owner string) string {
 	var raw [20]byte
-	l.counter++
-	raw[0], raw[1], raw[2], raw[3] = byte(l.counter>>24), byte(l.counter>>16), byte(l.counter>>8), byte(l.counter)
+	binary.BigEndian.PutUint32(raw[:], l.counter.Add(1))
 	_, _ = rand.Read(raw[4:]) // never fails
 	var text [40]byte
 	hex.Encode(text[:], raw[:])
@@ -461,6 +461,7 @@ func (l *Locker) ask(ctx context.Context, op string, k *keys, do func(context.Co
 		var err error
 		l.mu.Lock()
 		l.here(func() { err = do(ctx) })
+		l.unlock()
 		if err != nil {
 			return unavailable(op, k.lock, err)
 		}

@@ -385,6 +385,63 @@ func TestAFenceOfNonsenseFailsNoOther(t *testing.T) {
 	})
 }
 
+// A lock that may be read but not freed takes no other's answer away, nor does one whose key
+// is of another type. Who gives a lock back twice hears twice that it did.
+func TestReleasesTogether(t *testing.T) {
+	rdb, ctx := redistest.NewServer(t).Client(t), t.Context()
+	if err := rdb.Do(ctx, "ACL", "SETUSER", "u", "on", ">p", "+@all", "~{*", "~1", "~2", "~4", "~5", "%R~3").Err(); err != nil {
+		t.Fatal(err)
+	}
+	opts := *rdb.Options()
+	opts.Username, opts.Password = "u", "p"
+	own := redis.NewClient(&opts)
+	defer own.Close()
+	n := newSingle(own, &aloneScripts, 0)
+	for name, tt := range map[string]struct {
+		locks string // to release
+		spoil string // that is a LIST
+		want  string
+	}{
+		"all":                {"12", "", "1 1"},
+		"one is not ours":    {"15", "", "1 0"},
+		"one twice":          {"121", "", "1 1 1"},
+		"one is a LIST":      {"124", "2", "1 WRONGTYPE 1"},
+		"one may be read":    {"132", "", "1 NOPERM 1"},
+		"none may be freed":  {"33", "", "NOPERM NOPERM"},
+		"one may not at all": {"162", "", "1 NOPERM 1"},
+	} {
+		rdb.FlushDB(ctx)
+		for _, s := range []*script{aloneScripts.release, aloneScripts.many} {
+			if err := rdb.ScriptLoad(ctx, s.text()).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rdb.MSet(ctx, "1", "v", "2", "v", "3", "v", "4", "v", "6", "v")
+		if tt.spoil != "" {
+			rdb.Del(ctx, tt.spoil)
+			rdb.LPush(ctx, tt.spoil, "x")
+		}
+		var cmds []*redis.Cmd
+		for _, c := range tt.locks {
+			cmds = append(cmds, releaseOf(ctx, string(c), "v"))
+		}
+		n.together(ctx, cmds)
+		var got []string
+		for _, c := range cmds {
+			switch v, err := c.Int64(); {
+			case err != nil:
+				word, _, _ := strings.Cut(err.Error(), " ")
+				got = append(got, word)
+			default:
+				got = append(got, fmt.Sprint(v))
+			}
+		}
+		if got := strings.Join(got, " "); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
 // redsync once sent a digest of another kind than Redis makes: every call was answered
 // NOSCRIPT, and came again with the text.
 func TestDigestsAreThoseOfRedis(t *testing.T) {

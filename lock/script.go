@@ -226,26 +226,22 @@ func (n *single) deliver(ctx context.Context, cmd *redis.Cmd, once bool) error {
 	if n.room == nil {
 		return n.process(ctx, cmd, once)
 	}
-	x, ok := n.room.Enter()
-	if !ok {
-		var sent bool
-		var err error
-		if x, sent, err = n.room.Join(ctx, cmd); err != nil && !errors.Is(err, batch.ErrLost) {
-			return err // cmd may be under way
+	x, sent, err := n.room.Join(ctx, cmd)
+	switch {
+	case err != nil && !errors.Is(err, batch.ErrLost):
+		return err // cmd may be under way
+	case sent:
+		if err == nil {
+			err = cmd.Err()
 		}
-		if sent {
-			if err == nil {
-				err = cmd.Err()
+		if !once && n.repeats && repeatable(err) {
+			cmd.SetErr(nil)
+			first := err
+			if err = n.process(ctx, cmd, false); maybeRan(first) {
+				err = attempts.Again(err)
 			}
-			if !once && n.repeats && repeatable(err) {
-				cmd.SetErr(nil)
-				first := err
-				if err = n.process(ctx, cmd, false); maybeRan(first) {
-					err = attempts.Again(err)
-				}
-			}
-			return err
 		}
+		return err
 	}
 	defer n.room.Leave(x)
 	return n.process(ctx, cmd, once)

@@ -47,57 +47,67 @@ func (l *Locker) try(ctx context.Context, name string, s settings, adopt *adoptA
 		k := keysOf(l.cfg.Prefix, name)
 		return nil, cutOff(ctx, adopt.op(), &k)
 	}
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return nil, ErrClosed
-	}
 	t := l.newTry(name, s)
 	if adopt != nil {
 		adopt.value = t.lease.value
 		t.adopt = adopt
 	}
-	began := time.Now()
-	if ctx.Done() == nil {
-		l.here(func() { t.call(ctx) })
-	} else {
-		t.done = make(chan struct{})
-		l.spawn(func() { t.call(detached(ctx)); close(t.done) })
+	l.mu.Lock()
+	if l.closed {
 		l.mu.Unlock()
-		select {
-		case <-t.done:
-		case <-ctx.Done():
-		}
+		return nil, ErrClosed
 	}
-	return t.result(ctx, began)
+	l.track(&t.lease)
+	t.lease.since = time.Now()
+	if ctx.Done() == nil {
+		l.here(func() { t.ask(ctx) })
+		t.answer()
+		return t.result(ctx, t.lease.since)
+	}
+	t.done = make(chan struct{})
+	l.spawn(func() { t.call(detached(ctx)); close(t.done) })
+	l.mu.Unlock()
+	select {
+	case <-t.done:
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	return t.result(ctx, t.lease.since)
 }
 
-// newTry returns a try with a new token. Call with mu held.
+// newTry returns a try with a new token.
 func (l *Locker) newTry(name string, s settings) *try {
 	t := &try{}
 	t.lock.ls, t.lock.name, t.lock.ttl = &t.lease, name, s.ttl
 	t.lease.l, t.lease.keys, t.lease.ttl, t.lease.watch.index = l, keysOf(l.cfg.Prefix, name), s.ttl, -1
 	t.lease.value = l.newValue(s.owner)
-	l.track(&t.lease)
 	t.args = acquireArgs{value: t.lease.value, lease: s.ttl, block: 1, margin: l.cfg.FenceMargin}
 	return t
 }
 
-// call asks Redis.
+// call asks Redis, and takes in the answer.
 func (t *try) call(ctx context.Context) {
+	t.ask(ctx)
+	t.lease.l.mu.Lock()
+	t.answer()
+	t.lease.l.mu.Unlock()
+}
+
+func (t *try) ask(ctx context.Context) {
 	ls := &t.lease
-	ls.since = time.Now()
 	if t.adopt != nil {
 		t.reply, t.err = t.adopt.call(ctx, ls.l.node, &ls.keys)
 	} else {
 		t.reply, t.err = ls.l.node.acquire(ctx, &ls.keys, &t.args)
 	}
-	ls.l.mu.Lock()
+}
+
+// answer says that the answer is there. Call with mu held.
+func (t *try) answer() {
 	t.answered = true
 	if t.abandoned {
 		t.clean()
 	}
-	ls.l.mu.Unlock()
 }
 
 // clean forgets a try that did not become a lock.
@@ -115,9 +125,10 @@ func (t *try) clean() {
 	}
 }
 
+// result makes a lock of the try, or the error that says why not. Call with mu held, which
+// it gives up.
 func (t *try) result(ctx context.Context, began time.Time) (*Lock, error) {
 	ls, l := &t.lease, t.lease.l
-	l.mu.Lock()
 	defer l.unlock()
 	if !t.answered {
 		t.abandoned = true
@@ -143,12 +154,13 @@ func (t *try) result(ctx context.Context, began time.Time) (*Lock, error) {
 		t.clean()
 		return nil, cutOff(ctx, t.adopt.op(), &ls.keys)
 	}
+	now := time.Now()
 	ls.granted, ls.deadline = ls.ttl, validUntil(ls.since, ls.ttl)
-	if past(ls.deadline) {
+	if between(now, ls.deadline) <= 0 {
 		t.clean()
 		return nil, &UnavailableError{Op: t.adopt.op(), Key: ls.keys.lock, Sent: true, Err: errLate}
 	}
-	t.lock.fence, t.lock.began, ls.cur, ls.spared = t.reply.fence, time.Now(), &t.lock, t.reply.spared
+	t.lock.fence, t.lock.began, ls.cur, ls.spared = t.reply.fence, now, &t.lock, t.reply.spared
 	l.hookAcquired(ctx, &t.lock, began)
 	return &t.lock, nil
 }

@@ -41,21 +41,28 @@ func (l *Locker) work(f func()) {
 		}
 		f = <-more
 	}
+	l.mu.Lock()
 	l.gone()
+	l.mu.Unlock()
 }
 
-// here is spawn on the caller's goroutine. Call with mu held, which it gives up.
+// here is spawn on the caller's goroutine. Call with mu held, which it gives up meanwhile.
 func (l *Locker) here(f func()) {
 	l.workers.n++
 	l.unlock()
-	defer l.gone()
+	returned := false
+	defer func() {
+		l.mu.Lock()
+		if l.gone(); !returned { // a hook of the client has panicked
+			l.mu.Unlock()
+		}
+	}()
 	f()
+	returned = true
 }
 
-// gone tells Close that a goroutine is at work no more.
+// gone tells Close that a goroutine is at work no more. Call with mu held.
 func (l *Locker) gone() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.workers.n--; l.workers.n == 0 {
 		l.drained.Broadcast()
 	}

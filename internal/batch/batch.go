@@ -44,6 +44,7 @@ type Room[T any] struct {
 	weight func(item T) int
 	limit  int
 	leaves bool
+	spare  sync.Pool // of *waiter[T]
 
 	mu      sync.Mutex // guards the fields below
 	room    int        // how many exchanges may be under way
@@ -52,8 +53,7 @@ type Room[T any] struct {
 	fresh   int        // how many of them are of this epoch
 	items   int        // and of how many items
 	line    []*waiter[T]
-	timer   *time.Timer // runs while somebody stands in line
-	spare   []*waiter[T]
+	timer   *time.Timer   // runs while somebody stands in line
 	quick   time.Duration // the quickest exchange in this window, but for its further items; 0: none yet
 	before  time.Duration // and in the one before
 	windows time.Time     // when this window ends
@@ -85,17 +85,6 @@ type Exchange struct {
 	items int
 }
 
-// Enter reports whether there is room for an exchange. If so, the caller makes it,
-// and calls Leave with what Enter returned, whatever happens; if not, it calls Join.
-func (r *Room[T]) Enter() (x Exchange, ok bool) {
-	r.mu.Lock()
-	if ok = r.fits(1); ok {
-		x = r.enter(1)
-	}
-	r.mu.Unlock()
-	return x, ok
-}
-
 // Leave ends an exchange.
 func (r *Room[T]) Leave(x Exchange) {
 	now := time.Now()
@@ -105,12 +94,29 @@ func (r *Room[T]) Leave(x Exchange) {
 	r.mu.Unlock()
 }
 
+// Enter is Join for who has no item yet: it reports whether there is room. If so, the caller
+// makes the exchange, and calls Leave with x, whatever happens; if not, it calls Join.
+func (r *Room[T]) Enter() (x Exchange, ok bool) {
+	r.mu.Lock()
+	if ok = r.fits(1); ok {
+		x = r.enter(1)
+	}
+	r.mu.Unlock()
+	return x, ok
+}
+
 // Join waits until the item has been sent with others, and reports true; or until
-// it is the caller's turn to send it by itself, which is as if Enter had reported
-// true. The error is that of ctx, if it ended first, or ErrLost. In the batch no
-// caller's context ends anything; the values are those of the first one's.
+// there is room, which may be at once, and reports false: then the caller sends it by itself,
+// and calls Leave with x, whatever happens. The error is that of ctx, if it ended
+// first, or ErrLost. In the batch no caller's context ends anything; the values are those of
+// the first one's.
 func (r *Room[T]) Join(ctx context.Context, item T) (x Exchange, sent bool, err error) {
 	r.mu.Lock()
+	if r.fits(1) {
+		x = r.enter(1)
+		r.mu.Unlock()
+		return x, false, nil
+	}
 	w := r.enqueue(item)
 	if r.fits(len(r.line)) {
 		r.begin()
@@ -130,23 +136,18 @@ func (r *Room[T]) Join(ctx context.Context, item T) (x Exchange, sent bool, err 
 			all = <-w.turn // at once, or when there is an answer
 		}
 	}
+	defer r.forget(w)
 	switch {
 	case len(all) > 1:
 		r.lead(ctx, all)
 	case len(all) == 1:
-		r.mu.Lock()
 		x = w.in
-		r.forget(w)
-		r.mu.Unlock()
 		x.began = time.Now()
 		return x, false, nil
 	}
 	if w.lost {
 		err = ErrLost
 	}
-	r.mu.Lock()
-	r.forget(w)
-	r.mu.Unlock()
 	return x, true, err
 }
 
@@ -172,11 +173,8 @@ func (r *Room[T]) lead(ctx context.Context, all []*waiter[T]) {
 
 // enqueue puts an item in line. Call with mu held, as all of the following.
 func (r *Room[T]) enqueue(item T) *waiter[T] {
-	var w *waiter[T]
-	if n := len(r.spare); n > 0 {
-		w = r.spare[n-1]
-		r.spare = r.spare[:n-1]
-	} else {
+	w, _ := r.spare.Get().(*waiter[T])
+	if w == nil {
 		w = &waiter[T]{turn: make(chan []*waiter[T], 1)}
 	}
 	w.item = item
@@ -273,10 +271,8 @@ func (r *Room[T]) ring() {
 
 // forget keeps a waiter for the next Join.
 func (r *Room[T]) forget(w *waiter[T]) {
-	if len(r.spare) < 128 {
-		*w = waiter[T]{turn: w.turn}
-		r.spare = append(r.spare, w)
-	}
+	*w = waiter[T]{turn: w.turn}
+	r.spare.Put(w)
 }
 
 // took takes in how long an exchange took.

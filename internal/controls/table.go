@@ -724,7 +724,7 @@ var controls = []Control{
 	},
 	{
 		"late-reply-is-a-lock", "a reply later than the lease is no lock", "lock/try.go",
-		"	if past(ls.deadline) {\n		t.clean()", "	if false {\n		t.clean()",
+		"	if between(now, ls.deadline) <= 0 {\n		t.clean()", "	if false {\n		t.clean()",
 		[]string{"lock:TestReplyLaterThanTheLeaseIsNoLock"},
 	},
 	{
@@ -889,7 +889,7 @@ var controls = []Control{
 	},
 	{
 		"many-frees-others", "in a script of several too, who does not hold a lock does not free it", "lock/many.lua",
-		"if redis.pcall('GET', lock) == ARGV[value + i] then", "if redis.pcall('GET', lock) then",
+		"if held[i] == ARGV[value + i] then", "if held[i] then",
 		[]string{lockTable, lockWalks},
 	},
 	{
@@ -1035,7 +1035,7 @@ var controls = []Control{
 	},
 	{
 		"release-with-context", "release does not end with its context", "lock/lock.go",
-		"d.send(l.limits.limit(ctx, began), true)", "d.send(ctx, true)",
+		"d.send(l.limits.limit(ctx, now), true)", "d.send(ctx, true)",
 		[]string{"lock:TestReleaseOutlivesItsContext"},
 	},
 	{
@@ -1095,8 +1095,13 @@ var controls = []Control{
 	},
 	{
 		"close-leaves-callers", "Close waits for commands that callers make themselves", "lock/workers.go",
-		"	l.workers.n++\n	l.unlock()\n	defer l.gone()\n	f()\n", "	l.unlock()\n	f()\n",
+		"	l.workers.n++\n	l.unlock()\n	returned := false\n	defer func() {\n		l.mu.Lock()\n		if l.gone(); !returned {", "	l.unlock()\n	returned := false\n	defer func() {\n		l.mu.Lock()\n		if !returned {",
 		[]string{"lock:TestCloseWaitsForCallsWithoutAnEnd"},
+	},
+	{
+		"panic-keeps-the-locker", "a panic in a call harms no other", "lock/workers.go",
+		"if l.gone(); !returned {", "if l.gone(); returned && !returned {",
+		[]string{"lock:TestAPanicInACallLeavesTheLocker"},
 	},
 	// Commands that share a round trip: docs/lock.md §2.
 	{
