@@ -201,11 +201,11 @@ func (r *Room[T]) withdraw(w *waiter[T]) bool {
 	return true
 }
 
-// fits reports whether n items may be sent: they are not far fewer than what an exchange
+// fits reports whether n items may be sent: they are no fewer than what an exchange
 // that is under way has in the mean. Small exchanges follow each other quickly, and would
 // stay small beside a large one.
 func (r *Room[T]) fits(n int) bool {
-	return r.under == 0 || r.under < r.room && 3*n*r.fresh >= 2*r.items
+	return r.under == 0 || r.under < r.room && n*r.fresh >= r.items
 }
 
 // enter begins an exchange of n items.

@@ -206,18 +206,19 @@ func TestFewDoNotGoBesideMany(t *testing.T) {
 		come(many...)
 		leave()
 		synctest.Wait()
-		come("g", "h", "i")
+		come("g", "h", "i", "j", "k")
 		want(t, d, many)
-		come("j") // room is for two: each a third of all at the least
-		want(t, d, many, []string{"g", "h", "i", "j"})
-		come("k", "l")
+		come("l")
+		as := []string{"g", "h", "i", "j", "k", "l"}
+		want(t, d, many, as)
+		come("m", "n")
 		close(answer)
 		for i, r := range results {
 			if err := <-r; err != nil {
 				t.Errorf("%d: %v", i, err)
 			}
 		}
-		want(t, d, many, []string{"g", "h", "i", "j"}, []string{"k", "l"})
+		want(t, d, many, as, []string{"m", "n"})
 		if d.under != 0 || d.items != 0 || d.fresh != 0 {
 			t.Errorf("%d exchanges of %d items under way, want none", d.under, d.items)
 		}

@@ -1151,7 +1151,7 @@ var controls = []Control{
 	},
 	{
 		"batch-few-beside-many", "few do not go beside many that are under way", "internal/batch/batch.go",
-		"3*n*r.fresh >= 2*r.items", "true",
+		"n*r.fresh >= r.items", "true",
 		[]string{"internal/batch:TestFewDoNotGoBesideMany"},
 	},
 	{
