@@ -411,21 +411,25 @@ func (l *Locker) keysFor(name string) (keys, error) {
 // limits makes contexts that end connectTimeout from now, or up to a tenth of that
 // earlier: one timer serves all of a while. The zero value is ready.
 type limits struct {
-	mu     sync.Mutex // guards the fields below
-	ctx    context.Context
-	end    time.Time // of ctx
-	cancel context.CancelFunc
+	last atomic.Pointer[limit]
+}
+
+// limit is a context that ends at a time.
+type limit struct {
+	context.Context
+	cancel context.CancelFunc // is never called, for others may still use it
+	end    time.Time
 }
 
 // limit returns a context with the values of ctx, and an end of its own.
 func (s *limits) limit(ctx context.Context, now time.Time) context.Context {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.end.Sub(now) < connectTimeout*9/10 {
-		s.end = now.Add(connectTimeout)
-		s.ctx, s.cancel = context.WithDeadline(context.Background(), s.end) // others still use the one before
+	l := s.last.Load()
+	if l == nil || l.end.Sub(now) < connectTimeout*9/10 {
+		l = &limit{end: now.Add(connectTimeout)}
+		l.Context, l.cancel = context.WithDeadline(context.Background(), l.end)
+		s.last.Store(l)
 	}
-	return limited{s.ctx, detached(ctx)}
+	return limited{l.Context, detached(ctx)}
 }
 
 // limited is a context with the values of another.

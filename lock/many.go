@@ -68,7 +68,7 @@ func (m *many) run(ctx context.Context, cmds []*redis.Cmd) (rest []*redis.Cmd) {
 		return cmds
 	}
 	groups := append(releases, acquires...) // what is given back can be taken
-	replies, err := m.send(ctx, command(groups, taken))
+	replies, err := m.send(ctx, command(groups))
 	switch {
 	case err == nil && len(replies) == taken:
 	case err == nil || m.n.refusedTogether(err):
@@ -144,8 +144,12 @@ func add(groups []group, k kind, c *redis.Cmd, most int) []group {
 }
 
 // command returns the keys and arguments for many.lua, with room for two words in front.
-func command(groups []group, calls int) []any {
-	args := make([]any, 3, 3+6*len(groups)+6*calls)
+func command(groups []group) []any {
+	size := 3
+	for _, g := range groups {
+		size += 6 + (g.keys+g.own)*len(g.calls)
+	}
+	args := make([]any, 3, size)
 	for _, g := range groups {
 		for i := range g.keys {
 			for _, c := range g.calls {

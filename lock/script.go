@@ -485,7 +485,7 @@ type releaseArgs struct {
 	spared []int // nodes of a quorum, as in acquireReply
 
 	marginMS int64
-	argv     [10]any
+	argv     [9]any // of one who never stood in line, as most
 	sha      attempts.Word
 }
 

@@ -1040,7 +1040,7 @@ var controls = []Control{
 	},
 	{
 		"release-cut-short", "a release that shares the timer of others has its time", "lock/locker.go",
-		"s.end.Sub(now) < connectTimeout*9/10", "s.end.Sub(now) <= 0",
+		"l.end.Sub(now) < connectTimeout*9/10", "l.end.Sub(now) <= 0",
 		[]string{"lock:TestLimits"},
 	},
 	{
