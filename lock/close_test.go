@@ -66,6 +66,19 @@ func TestSweepSparesThoseInUse(t *testing.T) {
 	})
 }
 
+// A hook that closes the Locker from within a Release, which it should not, holds nobody up.
+func TestCloseInAHookOfARelease(t *testing.T) {
+	var l *Locker
+	l = New(redistest.Mini(t), Config{Hooks: Hooks{Released: func(context.Context, ReleasedEvent) { _ = l.Close() }}})
+	lk, err := l.TryAcquire(context.Background(), "x")
+	if err == nil {
+		err = lk.Release(context.Background())
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // A hook of the client that panics in a call on its caller's goroutine harms nobody else.
 func TestAPanicInACallLeavesTheLocker(t *testing.T) {
 	rdb := redistest.Mini(t)

@@ -48,8 +48,12 @@ func (l *Locker) work(f func()) {
 
 // here is spawn on the caller's goroutine. Call with mu held, which it gives up meanwhile.
 func (l *Locker) here(f func()) {
+	if l.post != nil { // before Close has f to wait for
+		l.unlock()
+		l.mu.Lock()
+	}
 	l.workers.n++
-	l.unlock()
+	l.mu.Unlock()
 	returned := false
 	defer func() {
 		l.mu.Lock()

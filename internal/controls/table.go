@@ -1095,7 +1095,7 @@ var controls = []Control{
 	},
 	{
 		"close-leaves-callers", "Close waits for commands that callers make themselves", "lock/workers.go",
-		"	l.workers.n++\n	l.unlock()\n	returned := false\n	defer func() {\n		l.mu.Lock()\n		if l.gone(); !returned {", "	l.unlock()\n	returned := false\n	defer func() {\n		l.mu.Lock()\n		if !returned {",
+		"	l.workers.n++\n	l.mu.Unlock()\n	returned := false\n	defer func() {\n		l.mu.Lock()\n		if l.gone(); !returned {", "	l.mu.Unlock()\n	returned := false\n	defer func() {\n		l.mu.Lock()\n		if !returned {",
 		[]string{"lock:TestCloseWaitsForCallsWithoutAnEnd"},
 	},
 	{
