@@ -14,7 +14,7 @@ func TestAllocationsOfARefusal(t *testing.T) {
 	rdb := redistest.Real(t)
 	l, ctx := newLocker(t, rdb, lock.Config{}), context.Background()
 	take(t, l, "x")
-	wantAllocs(t, "a refused try", 13, func() {
+	wantAllocs(t, "a refused try", 14, func() {
 		if _, err := l.TryAcquire(ctx, "x"); !errors.Is(err, lock.ErrLocked) {
 			t.Fatal(err)
 		}

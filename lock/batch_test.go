@@ -526,3 +526,80 @@ func TestReleasesThatMeetOthersEndInTime(t *testing.T) {
 		})
 	}
 }
+
+// A hook of the client may keep a command, and finds in it later what was sent.
+func TestCommandsThatAHookKeeps(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		l := newLocker(t, rdb, lock.Config{})
+		type kept struct {
+			cmd  redis.Cmder
+			text string
+		}
+		var mu sync.Mutex
+		var all []kept
+		met, alone := 0, 0
+		keep := func(cmds ...redis.Cmder) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, cmd := range cmds {
+				all = append(all, kept{cmd, wordsOf(cmd)})
+				if shared(cmd) {
+					met++
+				} else {
+					alone++
+				}
+			}
+		}
+		rdb.AddHook(hook{
+			process: func(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
+				err := next(ctx, cmd)
+				keep(cmd)
+				return err
+			},
+			pipeline: func(ctx context.Context, cmds []redis.Cmder, next redis.ProcessPipelineHook) error {
+				err := next(ctx, cmds)
+				keep(cmds...)
+				return err
+			},
+		})
+		var wg sync.WaitGroup
+		for i := range 16 {
+			wg.Go(func() {
+				for range 50 {
+					lk, err := l.TryAcquire(context.Background(), fmt.Sprint(i))
+					if err == nil {
+						err = lk.Release(context.Background())
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for _, k := range all {
+			if now := wordsOf(k.cmd); now != k.text {
+				t.Fatalf("sent was\n%s\nand the hook has now\n%s", k.text, now)
+			}
+		}
+		if met == 0 || alone == 0 {
+			t.Errorf("%d commands of several callers, %d of one, want some of both", met, alone)
+		}
+	})
+}
+
+// wordsOf returns the words of a command as they are sent.
+func wordsOf(cmd redis.Cmder) string {
+	var words []string
+	for _, arg := range cmd.Args() {
+		switch arg := arg.(type) {
+		case *string:
+			words = append(words, *arg)
+		case *int64:
+			words = append(words, fmt.Sprint(*arg))
+		default:
+			words = append(words, fmt.Sprint(arg))
+		}
+	}
+	return strings.Join(words, " ")
+}

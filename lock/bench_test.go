@@ -15,7 +15,7 @@ func TestAllocations(t *testing.T) {
 	rdb := redistest.Real(t)
 	l := newLocker(t, rdb, lock.Config{})
 	ctx := context.Background()
-	wantAllocs(t, "TryAcquire, Release", 14, func() {
+	wantAllocs(t, "TryAcquire, Release", 15, func() {
 		lk, err := l.TryAcquire(ctx, "x")
 		if err != nil {
 			t.Fatal(err)

@@ -76,15 +76,15 @@ func FuzzEntry(f *testing.F) {
 			t.Fatal(err)
 		}
 		entry := entryOf(time.Duration(claim)*time.Millisecond, block, channel, value)
-		a := acquireArgs{value: "holder", lease: time.Minute, claim: time.Second, block: 1, margin: time.Minute}
+		a := acquireArgs{value: new("holder"), lease: time.Minute, claim: time.Second, block: 1, margin: time.Minute}
 		if r, err := n.acquire(ctx, &k, &a); err != nil || !r.granted {
 			t.Fatalf("acquire = %+v, %v", r, err)
 		}
-		a = acquireArgs{value: value, entry: entry, lease: time.Minute, claim: time.Second, block: block, margin: time.Minute}
+		a = acquireArgs{value: new(value), entry: entry, lease: time.Minute, claim: time.Second, block: block, margin: time.Minute}
 		if r, err := n.acquire(ctx, &k, &a); err != nil || r.granted || r.holder != "holder" {
 			t.Fatalf("join = %+v, %v", r, err)
 		}
-		if r, err := n.release(ctx, &k, &releaseArgs{value: "holder", margin: time.Minute}); err != nil || !r.granted {
+		if r, err := n.release(ctx, &k, &releaseArgs{value: new("holder"), margin: time.Minute}); err != nil || !r.granted {
 			t.Fatalf("release with %q in line = %+v, %v", entry, r, err)
 		}
 		msg, err := heard.ReceiveMessage(ctx)
@@ -118,17 +118,17 @@ func FuzzLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, member string) {
 		ctx := context.Background()
 		rdb.FlushDB(ctx)
-		a := acquireArgs{value: "holder", lease: time.Minute, claim: time.Second, block: 1, margin: time.Minute}
+		a := acquireArgs{value: new("holder"), lease: time.Minute, claim: time.Second, block: 1, margin: time.Minute}
 		if r, err := n.acquire(ctx, &k, &a); err != nil || !r.granted {
 			t.Fatalf("acquire = %+v, %v", r, err)
 		}
 		rdb.ZAdd(ctx, k.line, redis.Z{Member: member})
 		for range 2 { // a failure in between is an error, and go on
-			if _, err := n.release(ctx, &k, &releaseArgs{value: "holder", margin: time.Minute}); err == nil {
+			if _, err := n.release(ctx, &k, &releaseArgs{value: new("holder"), margin: time.Minute}); err == nil {
 				break
 			}
 		}
-		a.value = "next"
+		a.value = new("next")
 		if r, err := n.acquire(ctx, &k, &a); err != nil || !r.granted {
 			t.Fatalf("after %q in line: acquire = %+v, %v", member, r, err)
 		}

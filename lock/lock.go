@@ -283,8 +283,10 @@ func (d *departure) leave(ctx context.Context, now time.Time) bool {
 
 func (d *departure) send(ctx context.Context, once bool) {
 	ls, l := d.ls, d.ls.l
-	a := releaseArgs{value: ls.value, entry: ls.entry, margin: l.cfg.FenceMargin, report: true, once: once, spared: ls.spared}
-	d.reply, d.err = l.node.release(ctx, &ls.keys, &a)
+	a := newReleaseArgs()
+	a.value, a.entry, a.margin, a.report, a.once, a.spared = &ls.value, ls.entry, l.cfg.FenceMargin, true, once, ls.spared
+	d.reply, d.err = l.node.release(ctx, &ls.keys, a)
+	a.free()
 }
 
 // settle takes in the answer, or that there was none. Call with mu held.

@@ -182,7 +182,7 @@ func (l *Locker) undo(k keys, value, entry string) { l.report(&k, l.undone(k, va
 // returns the zero reply.
 func (l *Locker) undone(k keys, value, entry string) (r releaseReply) {
 	l.insist(&k, func() (err error) {
-		a := releaseArgs{value: value, entry: entry, margin: l.cfg.FenceMargin, report: len(l.listeners()) > 0}
+		a := releaseArgs{value: &value, entry: entry, margin: l.cfg.FenceMargin, report: len(l.listeners()) > 0}
 		r, err = l.node.release(context.Background(), &k, &a)
 		return err
 	})

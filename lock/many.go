@@ -85,6 +85,7 @@ func (m *many) run(ctx context.Context, cmds []*redis.Cmd) (rest []*redis.Cmd) {
 				rest = append(rest, c)
 			} else {
 				c.SetVal(replies[i])
+				wordOf(c).SetAside()
 			}
 		}
 		replies = replies[len(g.calls):]
@@ -95,7 +96,7 @@ func (m *many) run(ctx context.Context, cmds []*redis.Cmd) (rest []*redis.Cmd) {
 // kindOf tells of what kind a call is; ok is false if it is neither acquire nor release.
 func (m *many) kindOf(c *redis.Cmd) (k kind, ok bool) {
 	args := c.Args()
-	switch sha, _ := args[1].(*attempts.Word); {
+	switch sha := wordOf(c); {
 	case sha == nil:
 		return k, false
 	case sha.Is(m.n.scripts.acquire.sum):
@@ -123,6 +124,12 @@ func (m *many) kindOf(c *redis.Cmd) (k kind, ok bool) {
 		k.own = 2
 	}
 	return k, true
+}
+
+// wordOf returns the word that names a call's script, or nil: it is none of ours.
+func wordOf(c *redis.Cmd) *attempts.Word {
+	sha, _ := c.Args()[1].(*attempts.Word)
+	return sha
 }
 
 // split returns how many keys a call has, and its arguments.

@@ -377,7 +377,7 @@ func TestAFenceOfNonsenseFailsNoOther(t *testing.T) {
 			}
 			alone := keysOf("", "alone"+fence)
 			rdb.Set(ctx, alone.fence, fence, time.Minute)
-			r, err := n.acquire(ctx, &alone, &acquireArgs{value: "w", lease: time.Minute, block: 1, margin: time.Minute})
+			r, err := n.acquire(ctx, &alone, &acquireArgs{value: new("w"), lease: time.Minute, block: 1, margin: time.Minute})
 			if held := rdb.Exists(ctx, alone.lock).Val() == 1; held != (err == nil && r.granted) {
 				t.Errorf("fence %s: acquire by itself: %+v, %v, and held: %v", fence, r, err, held)
 			}

@@ -86,18 +86,18 @@ func (q *quorum) mutex(k *keys, value string, lease time.Duration) *redsync.Mute
 }
 
 func (q *quorum) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireReply, error) {
-	r := newRound(q, a.value, func(i int) (acquireReply, error) {
+	r := newRound(q, *a.value, func(i int) (acquireReply, error) {
 		mine := *a
 		return q.nodes[i].acquire(ctx, k, &mine)
 	})
 	r.spare = func(int) bool { return true }
-	undo := newRound(q, a.value, func(i int) (struct{}, error) {
+	undo := newRound(q, *a.value, func(i int) (struct{}, error) {
 		if mayHaveGranted(&r.calls[i]) { // answered by now: this is its lane
-			q.l.insist(k, func() error { return q.nodes[i].discard(ctx, k, a.value) })
+			q.l.insist(k, func() error { return q.nodes[i].discard(ctx, k, *a.value) })
 		}
 		return struct{}{}, nil
 	})
-	err := q.mutex(k, a.value, a.lease).TryLockContext(withCarrier(ctx, &carrier{
+	err := q.mutex(k, *a.value, a.lease).TryLockContext(withCarrier(ctx, &carrier{
 		setNX: func(ctx context.Context, i int) (bool, error) {
 			reply, err := r.wait(ctx, i)
 			return reply.granted, err
@@ -190,7 +190,7 @@ func mayHaveGranted(c *ballot[acquireReply]) bool {
 // majority that still has our token knows this one.
 func (q *quorum) raise(ctx context.Context, k *keys, a *acquireArgs, fence int64) error {
 	r := newRound(q, "", func(i int) (bool, error) {
-		return q.nodes[i].raise(ctx, k, a.value, fence, a.margin)
+		return q.nodes[i].raise(ctx, k, *a.value, fence, a.margin)
 	})
 	votes := r.until(q.timeout(a.lease), func(votes []vote[bool]) bool {
 		yes, no := count(votes, isTrue)
@@ -203,7 +203,7 @@ func (q *quorum) raise(ctx context.Context, k *keys, a *acquireArgs, fence int64
 }
 
 func (q *quorum) release(ctx context.Context, k *keys, a *releaseArgs) (releaseReply, error) {
-	r := newRound(q, a.value, func(i int) (releaseReply, error) {
+	r := newRound(q, *a.value, func(i int) (releaseReply, error) {
 		mine := *a
 		return q.nodes[i].release(ctx, k, &mine)
 	})
@@ -211,7 +211,7 @@ func (q *quorum) release(ctx context.Context, k *keys, a *releaseArgs) (releaseR
 	// Release returns by releaseTimeout: which nodes are silent has to be known before.
 	limited, cancel := context.WithTimeout(ctx, min(q.l.cfg.NodeTimeout, releaseTimeout*9/10))
 	defer cancel()
-	_, _ = q.mutex(k, a.value, q.l.cfg.TTL).UnlockContext(withCarrier(limited, &carrier{
+	_, _ = q.mutex(k, *a.value, q.l.cfg.TTL).UnlockContext(withCarrier(limited, &carrier{
 		del: func(ctx context.Context, i int) (int64, error) {
 			reply, err := r.wait(ctx, i)
 			return one(reply.released), err

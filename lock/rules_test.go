@@ -24,7 +24,7 @@ func TestFaultOfTheFenceStrandsNothing(t *testing.T) {
 		if err := rdb.RPush(ctx, k.fence, "no number").Err(); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := n.acquire(ctx, &k, &acquireArgs{value: "a me", lease: time.Minute, block: 1, margin: time.Minute}); err == nil {
+		if r, err := n.acquire(ctx, &k, &acquireArgs{value: new("a me"), lease: time.Minute, block: 1, margin: time.Minute}); err == nil {
 			t.Errorf("acquire = %+v, want an error", r)
 		}
 		if rdb.Exists(ctx, k.lock).Val() != 0 {
@@ -43,7 +43,7 @@ func TestFenceGrowsThoughTheClockStepsBack(t *testing.T) {
 		if err := rdb.Set(ctx, k.fence, strconv.FormatInt(last, 10), time.Hour).Err(); err != nil {
 			t.Fatal(err)
 		}
-		r, err := n.acquire(ctx, &k, &acquireArgs{value: "a me", lease: time.Minute, block: 4, margin: time.Minute})
+		r, err := n.acquire(ctx, &k, &acquireArgs{value: new("a me"), lease: time.Minute, block: 4, margin: time.Minute})
 		if err != nil || !r.granted || r.fence != last+4 {
 			t.Errorf("acquire = %+v, %v, want the block of four fences after %d", r, err, last)
 		}

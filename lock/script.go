@@ -10,6 +10,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -294,7 +295,7 @@ func (n *single) eval(ctx context.Context, s *script, args []any) (*redis.Cmd, *
 }
 
 type acquireArgs struct {
-	value  string
+	value  *string       // outlives them
 	entry  string        // "" for a try
 	lease  time.Duration // whole milliseconds, as all durations here
 	claim  time.Duration
@@ -304,6 +305,19 @@ type acquireArgs struct {
 	leaseMS, claimMS, marginMS int64
 	argv                       [12]any
 	sha                        attempts.Word
+}
+
+var spareAcquireArgs = sync.Pool{New: func() any { return new(acquireArgs) }}
+
+// newAcquireArgs returns arguments to be filled in, sent, and freed.
+func newAcquireArgs() *acquireArgs { return spareAcquireArgs.Get().(*acquireArgs) }
+
+// free lets another call have the arguments, unless a hook of the client may have kept them.
+func (a *acquireArgs) free() {
+	if a.sha.Aside() {
+		*a = acquireArgs{}
+		spareAcquireArgs.Put(a)
+	}
 }
 
 type acquireReply struct {
@@ -324,7 +338,7 @@ func (n *single) acquire(ctx context.Context, k *keys, a *acquireArgs) (acquireR
 		args[2] = "3"
 		args = append(args, &k.line)
 	}
-	args = append(args, &a.value, &a.leaseMS, &a.marginMS)
+	args = append(args, a.value, &a.leaseMS, &a.marginMS)
 	if a.block > 1 || a.entry != "" {
 		args = append(args, &a.block)
 	}
@@ -477,8 +491,8 @@ func (n *single) pipe(ctx context.Context, cmds []redis.Cmder) {
 }
 
 type releaseArgs struct {
-	value  string
-	entry  string // "" if it never stood in line
+	value  *string // outlives them
+	entry  string  // "" if it never stood in line
 	margin time.Duration
 	report bool  // take the parked queues out and report them
 	once   bool  // no second attempt
@@ -487,6 +501,19 @@ type releaseArgs struct {
 	marginMS int64
 	argv     [9]any // of one who never stood in line, as most
 	sha      attempts.Word
+}
+
+var spareReleaseArgs = sync.Pool{New: func() any { return new(releaseArgs) }}
+
+// newReleaseArgs is newAcquireArgs for a release.
+func newReleaseArgs() *releaseArgs { return spareReleaseArgs.Get().(*releaseArgs) }
+
+// free lets another call have the arguments, unless a hook of the client may have kept them.
+func (a *releaseArgs) free() {
+	if a.sha.Aside() && a.entry == "" {
+		*a = releaseArgs{}
+		spareReleaseArgs.Put(a)
+	}
 }
 
 type releaseReply struct {
@@ -503,7 +530,7 @@ func (n *single) release(ctx context.Context, k *keys, a *releaseArgs) (releaseR
 		args[2] = "4"
 		args = append(args, &k.parked)
 	}
-	args = append(args, &a.value, &a.marginMS)
+	args = append(args, a.value, &a.marginMS)
 	if a.entry != "" {
 		args = append(args, &a.entry)
 	}

@@ -38,7 +38,7 @@ func newBed(t *testing.T, rdb *redis.Client, n *single) *bed {
 func (b *bed) acquire(value, entry string, block int64) acquireReply {
 	b.t.Helper()
 	r, err := b.n.acquire(context.Background(), &b.k, &acquireArgs{
-		value: value, entry: entry, lease: time.Minute, claim: time.Second, block: block, margin: time.Minute,
+		value: new(value), entry: entry, lease: time.Minute, claim: time.Second, block: block, margin: time.Minute,
 	})
 	if err != nil {
 		b.t.Fatal(err)
@@ -48,7 +48,7 @@ func (b *bed) acquire(value, entry string, block int64) acquireReply {
 
 func (b *bed) release(value, entry string) releaseReply {
 	b.t.Helper()
-	r, err := b.n.release(context.Background(), &b.k, &releaseArgs{value: value, entry: entry, margin: time.Minute, report: true})
+	r, err := b.n.release(context.Background(), &b.k, &releaseArgs{value: new(value), entry: entry, margin: time.Minute, report: true})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -323,9 +323,9 @@ func TestFenceIsKept(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(1, 1))
 		var last int64
 		for i := range 500 {
-			a := acquireArgs{value: fmt.Sprintf("t%d me", i), lease: time.Minute, block: 1 + rnd.Int64N(3), margin: margin}
+			a := acquireArgs{value: new(fmt.Sprintf("t%d me", i)), lease: time.Minute, block: 1 + rnd.Int64N(3), margin: margin}
 			if rnd.IntN(3) == 0 {
-				a.entry, a.claim = entry("up", a.value), time.Second
+				a.entry, a.claim = entry("up", *a.value), time.Second
 			}
 			if i%10 == 0 { // a fence from some while ago, or ahead of the clock, as after the clock was set back
 				last = time.Now().Add(time.Duration(rnd.Int64N(10*int64(margin))) - 9*margin).UnixMicro()
@@ -351,7 +351,7 @@ func TestFenceIsKept(t *testing.T) {
 			if slack := 100 * time.Millisecond; beyond < margin-slack || beyond > 2*margin+slack {
 				t.Fatalf("fence %d is kept for %v beyond itself, want from %v to %v", last, beyond, margin, 2*margin)
 			}
-			b.release(a.value, a.entry)
+			b.release(*a.value, a.entry)
 		}
 	})
 }
@@ -364,7 +364,7 @@ func TestFenceOfAnotherType(t *testing.T) {
 		for _, e := range []string{"", entry("up", "a me")} {
 			rdb.FlushDB(ctx)
 			rdb.LPush(ctx, b.k.fence, "x")
-			a := acquireArgs{value: "a me", entry: e, lease: time.Minute, claim: time.Second, block: 1, margin: time.Minute}
+			a := acquireArgs{value: new("a me"), entry: e, lease: time.Minute, claim: time.Second, block: 1, margin: time.Minute}
 			if r, err := b.n.acquire(ctx, &b.k, &a); !redis.HasErrorPrefix(err, "WRONGTYPE") {
 				t.Errorf("acquire = %+v, %v, want WRONGTYPE", r, err)
 			}

@@ -146,7 +146,7 @@ func (s *slot) acquire() *call {
 		}
 	}
 	return &call{tk: tk, args: acquireArgs{
-		value: tk.value, entry: tk.entry, lease: ttl, claim: claim,
+		value: &tk.value, entry: tk.entry, lease: ttl, claim: claim,
 		block: tk.block, margin: s.l.cfg.FenceMargin,
 	}}
 }

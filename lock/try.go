@@ -11,8 +11,8 @@ import (
 type try struct {
 	lock  Lock
 	lease lease
-	args  acquireArgs
-	adopt *adoptArgs // instead of args, if set
+	args  *acquireArgs // until it was sent
+	adopt *adoptArgs   // instead of args, if set
 	reply acquireReply
 	err   error
 	done  chan struct{} // nil: the caller makes the call itself
@@ -81,7 +81,8 @@ func (l *Locker) newTry(name string, s settings) *try {
 	t.lock.ls, t.lock.name, t.lock.ttl = &t.lease, name, s.ttl
 	t.lease.l, t.lease.keys, t.lease.ttl, t.lease.watch.index = l, keysOf(l.cfg.Prefix, name), s.ttl, -1
 	t.lease.value = l.newValue(s.owner)
-	t.args = acquireArgs{value: t.lease.value, lease: s.ttl, block: 1, margin: l.cfg.FenceMargin}
+	t.args = newAcquireArgs()
+	t.args.value, t.args.lease, t.args.block, t.args.margin = &t.lease.value, s.ttl, 1, l.cfg.FenceMargin
 	return t
 }
 
@@ -98,8 +99,10 @@ func (t *try) ask(ctx context.Context) {
 	if t.adopt != nil {
 		t.reply, t.err = t.adopt.call(ctx, ls.l.node, &ls.keys)
 	} else {
-		t.reply, t.err = ls.l.node.acquire(ctx, &ls.keys, &t.args)
+		t.reply, t.err = ls.l.node.acquire(ctx, &ls.keys, t.args)
+		t.args.free()
 	}
+	t.args = nil
 }
 
 // answer says that the answer is there. Call with mu held.

@@ -131,7 +131,7 @@ func (w *walk) play(e lockmodel.Event) {
 	}
 	switch e.Script {
 	case "acquire", "try":
-		a := &acquireArgs{value: walkValue(e.Token), lease: walkLease, claim: walkClaim, block: w.block, margin: time.Minute}
+		a := &acquireArgs{value: new(walkValue(e.Token)), lease: walkLease, claim: walkClaim, block: w.block, margin: time.Minute}
 		if e.Script == "acquire" {
 			a.entry = walkEntry(e.Token)
 		}
@@ -156,7 +156,7 @@ func (w *walk) play(e lockmodel.Event) {
 		count(e.OK, "ok", "refused")
 	case "release":
 		w.listen(e.Listening)
-		if _, err := w.n.release(ctx, &w.k, &releaseArgs{value: walkValue(e.Token), entry: walkEntry(e.Token), margin: time.Minute}); err != nil {
+		if _, err := w.n.release(ctx, &w.k, &releaseArgs{value: new(walkValue(e.Token)), entry: walkEntry(e.Token), margin: time.Minute}); err != nil {
 			w.fail("release: %v", err)
 		}
 	case "expire":

@@ -16,6 +16,7 @@ import (
 type Word struct {
 	text   []byte
 	writes int32 // atomic
+	aside  bool
 }
 
 // NewWord returns a word that has not been written. It keeps text.
@@ -35,6 +36,13 @@ func (w *Word) String() string { return string(w.text) }
 
 // Is reports whether the word is text.
 func (w *Word) Is(text []byte) bool { return bytes.Equal(w.text, text) }
+
+// SetAside says that the command is never sent, for another has brought its answer: no hook
+// of the client has seen it, or will.
+func (w *Word) SetAside() { w.aside = true }
+
+// Aside reports whether that is so.
+func (w *Word) Aside() bool { return w.aside }
 
 // Err returns err, the command's, as one that matches [Repeated] if there was an attempt
 // before the one that it tells of.

@@ -1130,6 +1130,11 @@ var controls = []Control{
 		[]string{"lock:TestConnectionsThatHangHoldUpNoOthers", "internal/batch:TestNobodyIsStuckBehindAnExchangeThatHangs"},
 	},
 	{
+		"batch-uses-again", "what was sent is used for no other command", "lock/script.go",
+		"func (a *acquireArgs) free() {\n	if a.sha.Aside() {", "func (a *acquireArgs) free() {\n	if a != nil {",
+		[]string{"lock:TestCommandsThatAHookKeeps"},
+	},
+	{
 		"batch-context", "the context of one caller ends nothing of the others", "internal/batch/batch.go",
 		"r.send(context.WithoutCancel(ctx), items)", "r.send(ctx, items)",
 		[]string{"internal/batch:TestAContextEndsNothingOfOthers"},
