@@ -473,42 +473,26 @@ func TestManyCallers(t *testing.T) {
 // by itself any more.
 func TestANearServerThatIsFarNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var way atomic.Int64
-		way.Store(int64(30 * time.Microsecond))
-		exchange := func() {
-			d := way.Load()
-			time.Sleep(time.Duration(d + rand.Int64N(d/10+1)))
+		r := New(func(context.Context, []int) {}, func(int) int { return 1 }, 128, false)
+		exchange := func(items int, way time.Duration) {
+			r.mu.Lock()
+			x := r.enter(items)
+			r.mu.Unlock()
+			time.Sleep(way)
+			r.Leave(x)
 		}
-		r := New(func(context.Context, []int) { exchange() }, func(int) int { return 1 }, 128, false)
-		ctx, cancel := context.WithCancel(t.Context())
-		var all sync.WaitGroup
-		for range 8 {
-			all.Go(func() {
-				for ctx.Err() == nil {
-					x, ok := r.Enter()
-					sent := false
-					if !ok {
-						x, sent, _ = r.Join(context.Background(), 1)
-					}
-					if !sent {
-						exchange()
-						r.Leave(x)
-					}
-					time.Sleep(time.Duration(5+rand.IntN(10)) * time.Microsecond)
-				}
-			})
+		for _, tt := range []struct {
+			items int
+			way   time.Duration
+			room  int
+		}{{1, 30 * time.Microsecond, 2}, {4, 2 * time.Millisecond, 41}, {4, 30 * time.Microsecond, 2}} {
+			for end := time.Now().Add(3 * window); time.Now().Before(end); {
+				exchange(tt.items, tt.way)
+			}
+			if r.room != tt.room {
+				t.Errorf("room for %d exchanges at a server %v away, want %d", r.room, tt.way, tt.room)
+			}
 		}
-		time.Sleep(time.Second)
-		way.Store(int64(2 * time.Millisecond))
-		time.Sleep(5 * time.Second)
-		r.mu.Lock()
-		room := r.room
-		r.mu.Unlock()
-		if room < 40 {
-			t.Errorf("room for %d exchanges at a server 2 ms away, want 40", room)
-		}
-		cancel()
-		all.Wait()
 	})
 }
 
