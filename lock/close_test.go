@@ -89,22 +89,25 @@ func TestAPanicInACallLeavesTheLocker(t *testing.T) {
 	}
 	broken := true
 	rdb.AddHook(panics{&broken})
-	for what, call := range map[string]func(){
-		"TryAcquire": func() { _, _ = l.TryAcquire(ctx, "x") },
-		"Acquire":    func() { _, _ = l.Acquire(ctx, "y", nil) },
-		"Extend":     func() { _ = held.Extend(ctx) },
-		"Release":    func() { _ = held.Release(ctx) },
+	for _, tt := range []struct {
+		what string
+		call func()
+	}{
+		{"TryAcquire", func() { _, _ = l.TryAcquire(ctx, "x") }},
+		{"Acquire", func() { _, _ = l.Acquire(ctx, "y", nil) }},
+		{"Extend", func() { _ = held.Extend(ctx) }},
+		{"Release", func() { _ = held.Release(ctx) }},
 	} {
 		func() {
 			defer func() {
 				if recover() == nil {
-					t.Errorf("%s: no panic", what)
+					t.Errorf("%s: no panic", tt.what)
 				}
 			}()
-			call()
+			tt.call()
 		}()
 		if !l.mu.TryLock() {
-			t.Fatalf("%s: whoever comes next waits for ever", what)
+			t.Fatalf("%s: whoever comes next waits for ever", tt.what)
 		}
 		l.mu.Unlock()
 	}
