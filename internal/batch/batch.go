@@ -98,11 +98,8 @@ func (r *Room[T]) Leave(x Exchange) {
 // makes the exchange, and calls Leave with x, whatever happens; if not, it calls Join.
 func (r *Room[T]) Enter() (x Exchange, ok bool) {
 	r.mu.Lock()
-	if ok = r.fits(1); ok {
-		x = r.enter(1)
-	}
-	r.mu.Unlock()
-	return x, ok
+	defer r.mu.Unlock()
+	return r.admit()
 }
 
 // Join waits until the item has been sent with others, and reports true; or until
@@ -112,8 +109,7 @@ func (r *Room[T]) Enter() (x Exchange, ok bool) {
 // the first one's.
 func (r *Room[T]) Join(ctx context.Context, item T) (x Exchange, sent bool, err error) {
 	r.mu.Lock()
-	if r.fits(1) {
-		x = r.enter(1)
+	if x, ok := r.admit(); ok {
 		r.mu.Unlock()
 		return x, false, nil
 	}
@@ -206,6 +202,14 @@ func (r *Room[T]) withdraw(w *waiter[T]) bool {
 // stay small beside a large one.
 func (r *Room[T]) fits(n int) bool {
 	return r.under == 0 || r.under < r.room && n*r.fresh >= r.items
+}
+
+// admit begins an exchange of one item, if that may be sent.
+func (r *Room[T]) admit() (x Exchange, ok bool) {
+	if !r.fits(1) {
+		return x, false
+	}
+	return r.enter(1), true
 }
 
 // enter begins an exchange of n items.
