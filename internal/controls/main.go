@@ -67,6 +67,7 @@ func main() {
 	for _, o := range outcomes {
 		if o.Err != nil || len(o.Caught) == 0 {
 			bad++
+			fmt.Println(&o) // once more, where whoever sees only the end finds it
 		}
 	}
 	fmt.Printf("%d controls in %ds, %d not caught\n", len(outcomes), int(time.Since(began).Seconds()), bad)
