@@ -176,6 +176,10 @@ func (q *Queue) consumer(ctx context.Context, cfg ConsumeConfig) *consumer {
 	return c
 }
 
+// hearsOffers tells whether requests may be offered to it: not to a single worker, who takes
+// one after the other, nor to one that could not tell that a request is done already.
+func (c *consumer) hearsOffers() bool { return c.cfg.Slots.size > 1 && c.queue.cfg.Resend > 0 }
+
 // grace is how long commands may go on after the end that they were meant for:
 // a claim after Consume was told to stop, a settlement after the drain timeout.
 const grace = 2 * time.Second

@@ -53,13 +53,14 @@
 // # Waiting
 //
 // An idle consumer sends at most about one command a second: per queue, and in package
-// sidestep per partition. It waits in a blocking
-// pop on a connection of its own. A Push to an idle queue hands the request over
-// there: leased for a poll, and in one round trip less than by a claim. One by itself,
-// with a new ID and no lock, is offered there before it is stored, once the queue is known to
-// be idle: its handler begins a script sooner, and Push takes a round trip more. Otherwise a
-// token comes that way and says that there is something to claim; what is due at a
-// time is timed by a local timer, of one process at a time. When that process
-// dies, or what is popped is lost with a connection, the others notice within
+// sidestep per partition. It waits in a blocking pop on a connection of its own. A Push to
+// an idle queue hands the request over there: leased for a poll, and in one round trip
+// less than by a claim. One by itself, with a new ID and no lock, is offered there before
+// it is stored, once the queue is known to be idle: its handler begins a script sooner,
+// and Push takes a round trip more. If a consumer of the same [Queue] waits and runs
+// nothing, the handler begins there before anything is sent, and Push takes no more than
+// that script. Otherwise a token comes that way and says that there is something to claim;
+// what is due at a time is timed by a local timer, of one process at a time. When that
+// process dies, or what is popped is lost with a connection, the others notice within
 // [Config.Poll]; a process that ends in order hands all over.
 package listq

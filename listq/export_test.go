@@ -3,6 +3,8 @@ package listq
 import (
 	"context"
 	"time"
+
+	"github.com/sidestep-go/sidestep/internal/script"
 )
 
 // The stored form, for the fuzz test.
@@ -120,3 +122,6 @@ func (q *Queue) Return(ctx context.Context, lineEnds func(lock string)) error {
 	cons.drain()
 	return err
 }
+
+// TakeHere offers a request to the consumers of this Queue, and returns whether one took it.
+func (q *Queue) TakeHere(h script.Handed) bool { return q.takeHere(h) }

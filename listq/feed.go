@@ -247,7 +247,7 @@ func (f *feeder) exchange(ctx context.Context, lane, free, n int) (x exchange, e
 	f.mu.Unlock()
 
 	began := time.Now()
-	x.claim, err = f.queue.claimNext(f.claims, &f.queue.lanes[lane], n, hearing{wake: f.listening.Load(), offers: f.cfg.Slots.size > 1 && f.queue.cfg.Resend > 0}, x.done)
+	x.claim, err = f.queue.claimNext(f.claims, &f.queue.lanes[lane], n, hearing{wake: f.listening.Load(), offers: f.hearsOffers()}, x.done)
 
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -25,6 +25,7 @@ type Queue struct {
 	script *script.Queue
 	feeder string
 	lanes  [2]lane
+	takers takers
 
 	anchor atomic.Pointer[anchor] // of the last answered claim
 }
@@ -56,8 +57,8 @@ func New(rdb redis.UniversalClient, name string, cfg Config) *Queue {
 	cfg = cfg.withDefaults()
 	scripts := script.New(rdb, keys.Of(keys.Base(cfg.Prefix, name)))
 	scripts.Replicate(script.Wait(cfg.Wait))
-	scripts.Offer(cfg.Resend)
 	q := &Queue{name: name, cfg: cfg, script: scripts, feeder: feederID()}
+	scripts.Offer(cfg.Resend, q.takeHere)
 	// Those who are not the timekeeper look after it, each at another time: not so
 	// soon that every due request costs every idle process a command.
 	slack := cfg.Poll/4 + rand.N(cfg.Poll/2)
@@ -95,7 +96,8 @@ func (q *Queue) Resend() time.Duration { return q.cfg.Resend }
 
 // Push appends requests to the queue, in order and all or none, in one round
 // trip, and sets the ID of those that have none. A request by itself that names no lock takes
-// two, if it is new and the queue has rested: its handler begins in the first. Push returns how many were new:
+// two, if it is new and the queue has rested: its handler begins in the first, or, if a consumer of
+// this Queue has nothing to do, there and before the only one. Push returns how many were new:
 // one whose ID is in the queue, or was finished less than [Config.Resend] ago,
 // is left as it is. At most 128 requests; none is no error.
 //

@@ -71,6 +71,18 @@ func (t *seat) take(n int, inLine bool) int {
 	return got
 }
 
+// takeFirst takes a slot if all are free, and reports whether they were.
+func (t *seat) takeFirst() bool {
+	s := t.slots
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.free < s.size {
+		return false
+	}
+	s.free--
+	return true
+}
+
 // wanted tells whether another consumer waits for a slot.
 func (t *seat) wanted() bool {
 	s := t.slots

@@ -31,6 +31,8 @@ func (c *consumer) wake(ctx, cut context.Context) {
 	defer conn.close()
 	defer context.AfterFunc(cut, conn.close)() // a context cannot end a blocking command
 
+	here := &taker{consumer: c, ctx: ctx}
+
 	for failures := 0; ctx.Err() == nil; {
 		if freed := c.place.wait(); freed != nil || c.more.Load() {
 			select {
@@ -40,7 +42,11 @@ func (c *consumer) wake(ctx, cut context.Context) {
 			}
 			continue
 		}
+		if c.hearsOffers() {
+			c.queue.takers.add(here)
+		}
 		key, v, err := conn.pop(ctx)
+		c.queue.takers.remove(here)
 		var reply redis.Error
 		switch {
 		case err == nil && key == conn.keys[0]:

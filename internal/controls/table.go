@@ -495,8 +495,8 @@ var controls = []Control{
 		[]string{"listq:TestPushAgainOfWhatWasOffered"},
 	},
 	{
-		"offer-heard-by-the-forgetful", "who remembers no finished requests hears of no offers", "listq/feed.go",
-		"f.cfg.Slots.size > 1 && f.queue.cfg.Resend > 0}", "f.cfg.Slots.size > 1}",
+		"offer-heard-by-the-forgetful", "who remembers no finished requests hears of no offers", "listq/consume.go",
+		"c.cfg.Slots.size > 1 && c.queue.cfg.Resend > 0", "c.cfg.Slots.size > 1",
 		[]string{"listq:TestForgetfulConsumerIsOfferedNothing"},
 	},
 	{
@@ -535,14 +535,39 @@ var controls = []Control{
 		[]string{"listq:TestNotOffered"},
 	},
 	{
-		"offer-to-one", "nothing is offered to a worker by itself", "listq/feed.go",
-		"offers: f.cfg.Slots.size > 1 &&", "offers:",
+		"offer-to-one", "nothing is offered to a worker by itself", "listq/consume.go",
+		"return c.cfg.Slots.size > 1 && c.queue", "return c.queue",
 		[]string{"listq:TestNotOffered"},
 	},
 	{
 		"offer-forgetful", "nothing is offered by who remembers no finished requests", "listq/queue.go",
-		"scripts.Offer(cfg.Resend)", "scripts.Offer(time.Minute)",
+		"scripts.Offer(cfg.Resend, q.takeHere)", "scripts.Offer(time.Minute, q.takeHere)",
 		[]string{"listq:TestNotOffered"},
+	},
+	{
+		"here-never", "what is offered begins at once in a consumer of its own process that has nothing to do", "internal/script/offer.go",
+		"if q.here(h) {", "if false {",
+		[]string{"listq:TestWhatIsOfferedStartsHere"},
+	},
+	{
+		"here-though-busy", "a consumer that runs something takes nothing before other processes", "listq/slots.go",
+		"	if s.free < s.size {\n", "	if s.free < 1 {\n",
+		[]string{"listq:TestWhoIsBusyTakesNothingHere"},
+	},
+	{
+		"here-after-the-stop", "nothing begins in a consumer that stops", "listq/here.go",
+		"c.ctx.Err() == nil && c.place.takeFirst()", "c.place.takeFirst()",
+		[]string{"listq:TestNothingStartsHereAfterTheStop"},
+	},
+	{
+		"here-though-deaf", "only who hears offers takes what is offered in its process", "listq/waker.go",
+		"		if c.hearsOffers() {\n", "		if c != nil {\n",
+		[]string{"listq:TestWhoHearsNoOffersTakesNothingHere"},
+	},
+	{
+		"here-keeps-a-slot", "what cannot be read takes no slot", "listq/here.go",
+		"		c.cfg.Slots.put(1)\n", "",
+		[]string{"listq:TestWhoHearsNoOffersTakesNothingHere"},
 	},
 	{
 		"offer-unstored", "what was offered is stored before it is settled, unless it is done", "listq/delivery.go",

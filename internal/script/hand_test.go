@@ -118,7 +118,7 @@ func offering(t *testing.T, rdb *redis.Client, allowed bool, options ...func(*sc
 	t.Helper()
 	q := testQueue(rdb)
 	if allowed {
-		q.Offer(window)
+		q.Offer(window, func(script.Handed) bool { return false })
 	}
 	for _, name := range []string{"push", "pushone", "offered"} {
 		if err := rdb.ScriptLoad(t.Context(), script.Source(name)).Err(); err != nil {

@@ -36,20 +36,27 @@ type resting struct {
 }
 
 // Offer lets Push offer new requests to consumers that wait, when it knows of some, if finished
-// ids are remembered for so long; 0: not at all. It must be called before Push.
-func (q *Queue) Offer(memory time.Duration) { q.memory = memory }
+// ids are remembered for so long; 0: not at all. here is asked first whether it takes a request,
+// as who pops it does. It must be called before Push.
+func (q *Queue) Offer(memory time.Duration, here func(Handed) (took bool)) {
+	q.memory, q.here = memory, here
+}
 
 // pushOne pushes a request without a lock and a max wait.
 //
 // If the queue was idle after the last one, and has rested since, the request is offered
 // first: put into wake as one that is handed over, by a plain command, since a server that
 // has had nothing to do runs a script slowly. Whoever waits there begins with it while the
-// script stores it. The answer is that of the script.
+// script stores it. The answer is that of the script. If somebody in this process takes it, as one
+// who waits there could have been the first to do, wake is left out.
 func (q *Queue) pushOne(ctx context.Context, e Entry) (Code, error) {
 	now := time.Now()
 	last := q.idle.last.Swap(int64(now.Sub(q.idle.start)))
 	if r := q.idle.found.Load(); r != nil && e.New && now.Sub(q.idle.start)-time.Duration(last) > rested {
 		if h, ok := r.offer(e, now); ok {
+			if q.here(h) {
+				return q.confirm(ctx, h, now)
+			}
 			q.open.add(h, now.Add(h.Lease)) // ctx may end at any time
 			offered, err := q.offer(ctx, h)
 			if offered {

@@ -49,7 +49,8 @@ type Queue struct {
 	wait  Wait
 	heeds bool // rdb heeds contexts
 
-	memory time.Duration // of finished ids; 0: nothing is offered
+	memory time.Duration            // of finished ids; 0: nothing is offered
+	here   func(Handed) (took bool) // starts in this process what is offered
 	idle   idleness
 	open   openOffers
 
