@@ -27,7 +27,7 @@ var charts = []chart{
 	{"bench-lock-local.svg", "One lock, 8 goroutines of one process: sections per second", "lock/hand-off-1", "sections/s", false, 0},
 	{"bench-lock-wait.svg", "One lock, 4 processes of 4 goroutines, 1 ms inside: wait p99, ms (log)", "lock/hand-off-4x4", "wait p99 ms", true, 0},
 	{"bench-queue-consume.svg", "Consume and acknowledge, 8 workers: requests per second (log)", "queue/consume", "requests/s", true, 0},
-	{"bench-queue-latency.svg", "Idle queue: enqueue to handler, p50, µs (log)", "queue/idle-latency", "p50 µs", true, 0},
+	{"bench-queue-latency.svg", "Idle queue, two processes: enqueue to handler, p50, µs (log)", "queue/idle-latency-apart", "p50 µs", true, 0},
 	{"bench-defer.svg", "400 requests on one lock: makespan over ideal", "defer/one-lock", "makespan/ideal", false, oneLockRequests},
 }
 

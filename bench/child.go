@@ -17,13 +17,14 @@ import (
 	"time"
 )
 
-// Sections across processes: this program starts itself again, once per process.
+// Sections, and requests, across processes: this program starts itself again, once per process.
 
 const childEnv = "SIDESTEP_BENCH_CHILD"
 
 // job is what a child is told.
 type job struct {
 	Addr    string
+	Queue   string // a queuePeer, to enqueue requests for that long; "": sections of a lock
 	Peer    string // a lockPeer
 	Name    string // the lock
 	Workers int
@@ -58,7 +59,10 @@ func childMain() bool {
 	return true
 }
 
-func (j job) do() (r childReport) {
+func (j job) do() childReport {
+	if j.Queue != "" {
+		return j.enqueue()
+	}
 	i := slices.IndexFunc(allLockPeers, func(p lockPeer) bool { return p.name == j.Peer })
 	if i < 0 {
 		return childReport{Error: "unknown peer " + j.Peer}
@@ -72,8 +76,7 @@ func (j job) do() (r childReport) {
 	if err := warm(kit, fmt.Sprintf("warm:%d", os.Getpid())); err != nil {
 		return childReport{Error: err.Error()}
 	}
-	fmt.Println("ready")
-	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+	if err := start(); err != nil {
 		return childReport{Error: err.Error()}
 	}
 	before := w.commands.Load()
@@ -82,6 +85,34 @@ func (j job) do() (r childReport) {
 		return childReport{Error: err.Error()}
 	}
 	return childReport{Sections: all, Commands: w.commands.Load() - before}
+}
+
+func (j job) enqueue() childReport {
+	i := slices.IndexFunc(apartQueuePeers, func(p queuePeer) bool { return p.name == j.Queue })
+	if i < 0 {
+		return childReport{Error: "unknown peer " + j.Queue}
+	}
+	var w wire
+	kit, err := apartQueuePeers[i].open(j.Addr, &w)
+	if err != nil {
+		return childReport{Error: err.Error()}
+	}
+	defer kit.close()
+	if err := start(); err != nil {
+		return childReport{Error: err.Error()}
+	}
+	all, err := trickle(kit, j.For)
+	if err != nil {
+		return childReport{Error: err.Error()}
+	}
+	return childReport{Sections: all, Commands: w.commands.Load()}
+}
+
+// start says that this process is ready, and waits until all are to start.
+func start() error {
+	fmt.Println("ready")
+	_, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	return err
 }
 
 // warm opens connections and loads scripts, on another lock.

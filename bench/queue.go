@@ -74,13 +74,24 @@ func queueScenarios() []scenario {
 		{
 			name:  "queue/idle-latency",
 			title: "From enqueue to handler, on an idle queue",
-			about: "One request at a time, some 15 ms apart, and 600 ms for those that look once a second: two hops at least, of which the limit's is a push that ends a BLMOVE. " +
+			about: "One request at a time, some 15 ms apart, and 600 ms for those that look once a second, enqueued by the process that consumes: two hops at least, of which the limit's is a push that ends a BLMOVE. " +
+				"sidestep makes none: its request begins in a consumer of the same Queue that has nothing to do, and is stored meanwhile; how it is without that is in the next table. " +
 				"The latency of those that poll is their poll, and can be bought with commands (see the idle consumer): " +
 				"asynq and the textbook look every second, asynq, eager and rmq every 5 ms, rmq, eager every 1 ms.",
 			metrics: []metric{{"p50 µs", true}, {"p99 µs", true}, {"samples", false}},
 			peers: withQueues([]queuePeer{sidestepQueue, sidestepTask, asynqDefault, asynqEager, rmqQueue, rmqEager, textbook, rawList},
 				idleLatency),
 			rounds:  7, // where the processes happen to be placed decides about one
+			targets: []target{{metric: "p50 µs", over: rawList.name, atMost: 1.5}},
+		},
+		{
+			name:  "queue/idle-latency-apart",
+			title: "From enqueue to handler, on an idle queue, from another process",
+			about: "The same with two processes, one that enqueues and one that consumes: every request goes by way of Redis. Some 15 ms apart, whether or not the last one has begun; " +
+				"without those that look once a second.",
+			metrics: []metric{{"p50 µs", true}, {"p99 µs", true}, {"samples", false}},
+			peers:   withQueues(apartQueuePeers, idleLatencyApart),
+			rounds:  7,
 			targets: []target{{metric: "p50 µs", over: rawList.name, atMost: 1.5}},
 		},
 		{
@@ -258,11 +269,60 @@ func idleLatency(e *env, p queuePeer, kit queueKit) (values, error) {
 		}
 		sleep(5*time.Millisecond + rand.N(spread))
 	}
+	return latencyValues(latencies), stop()
+}
+
+func latencyValues(latencies []float64) values {
 	if skip := min(5, len(latencies)/3); skip > 0 {
 		latencies = latencies[skip:] // connections and scripts are there by then
 	}
-	v := values{"p50 µs": percentile(latencies, 0.5), "p99 µs": percentile(latencies, 0.99), "samples": float64(len(latencies))}
-	return v, stop()
+	return values{"p50 µs": percentile(latencies, 0.5), "p99 µs": percentile(latencies, 0.99), "samples": float64(len(latencies))}
+}
+
+// apartQueuePeers are those whose requests a process of its own enqueues.
+var apartQueuePeers = []queuePeer{sidestepQueue, sidestepTask, asynqEager, rmqQueue, rmqEager, rawList}
+
+func idleLatencyApart(e *env, p queuePeer, kit queueKit) (values, error) {
+	var mu sync.Mutex
+	var latencies []float64
+	stop := started(kit, 8, func(body []byte) {
+		now := time.Now().UnixNano()
+		_, sent := numbersOf(body)
+		mu.Lock()
+		defer mu.Unlock()
+		latencies = append(latencies, float64(now-sent)/1e3)
+	})
+	defer func() { _ = stop() }() // its error is returned below, if that is reached
+	time.Sleep(e.time(500*time.Millisecond, 200*time.Millisecond))
+	enqueued, _, err := processes(job{Addr: e.addr, Queue: p.name, For: e.time(1500*time.Millisecond, 700*time.Millisecond)}, 1)
+	if err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(waitFor); ; time.Sleep(time.Millisecond) {
+		mu.Lock()
+		n := len(latencies)
+		mu.Unlock()
+		if n == len(enqueued) {
+			break
+		}
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("%w: %d of %d", errNotFinished, n, len(enqueued))
+		}
+	}
+	return latencyValues(latencies), stop()
+}
+
+// trickle enqueues a request now and then, for so long, and returns one section for each.
+func trickle(kit queueKit, d time.Duration) (all []section, err error) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		sleep(5*time.Millisecond + rand.N(20*time.Millisecond))
+		now := time.Now().UnixNano()
+		if err := kit.enqueue(context.Background(), bodyOf(int64(len(all)), now)); err != nil {
+			return nil, err
+		}
+		all = append(all, section{Asked: now})
+	}
+	return all, nil
 }
 
 func dueLag(e *env, p queuePeer, kit queueKit) (values, error) {

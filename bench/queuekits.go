@@ -9,6 +9,7 @@ import (
 	"math"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/adjust/rmq/v5"
@@ -105,14 +106,15 @@ type taskKit struct {
 	rdb    *redis.Client
 	locker *lock.Locker
 	acq    *sidestep.Acquirer
-	task   *sidestep.Task[string] // to enqueue
+	task   atomic.Pointer[sidestep.Task[string]] // to enqueue; of the queue that consumes, if one does
 }
 
 func openTask(addr string, w *wire) (queueKit, error) {
 	k := &taskKit{rdb: newClient(addr, w)}
 	k.locker = lock.New(k.rdb, lock.Config{})
 	k.acq = sidestep.New(k.locker, sidestep.Config{})
-	_, k.task = k.prepare(1, noLock, func([]byte) {})
+	_, task := k.prepare(1, noLock, func([]byte) {})
+	k.task.Store(task)
 	return k, nil
 }
 
@@ -130,17 +132,18 @@ func (k *taskKit) prepare(workers int, lockOf func(body string) string, handle f
 }
 
 func (k *taskKit) enqueue(ctx context.Context, body []byte) error {
-	_, err := k.task.Enqueue(ctx, string(body))
+	_, err := k.task.Load().Enqueue(ctx, string(body))
 	return err
 }
 
 func (k *taskKit) enqueueAt(ctx context.Context, body []byte, due time.Time) error {
-	_, err := k.task.EnqueueAt(ctx, due, string(body))
+	_, err := k.task.Load().EnqueueAt(ctx, due, string(body))
 	return err
 }
 
 func (k *taskKit) consume(ctx context.Context, workers int, handle func([]byte)) error {
-	queue, _ := k.prepare(workers, noLock, handle)
+	queue, task := k.prepare(workers, noLock, handle)
+	k.task.Store(task)
 	return queue.Run(ctx)
 }
 
