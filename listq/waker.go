@@ -30,7 +30,6 @@ func (c *consumer) wake(ctx, cut context.Context) {
 	conn := &connection{rdb: c.queue.script.Client(), keys: []string{k.Stop(c.id), k.Wake()}}
 	defer conn.close()
 	defer context.AfterFunc(cut, conn.close)() // a context cannot end a blocking command
-
 	here := &taker{consumer: c, ctx: ctx}
 
 	for failures := 0; ctx.Err() == nil; {
