@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/sidestep-go/sidestep/listq"
@@ -128,7 +129,8 @@ func ExampleQueue_Revive() {
 		return
 	}
 
-	go func() { // the operator
+	var operator sync.WaitGroup
+	operator.Go(func() {
 		e := <-died
 		fmt.Printf("%s is dead: %s\n", e.ID, e.Reason)
 		ok, err := q.Revive(context.Background(), e.ID) // after the fault was repaired; ctx may end before the answer
@@ -136,7 +138,7 @@ func ExampleQueue_Revive() {
 			fmt.Println("not revived:", err)
 			stop()
 		}
-	}()
+	})
 	repaired := false
 	_ = q.Consume(ctx, listq.ConsumeConfig{MaxAttempts: 1}, func(context.Context, *listq.Delivery) error {
 		if !repaired {
@@ -147,6 +149,7 @@ func ExampleQueue_Revive() {
 		stop()
 		return nil
 	})
+	operator.Wait()
 	// Output:
 	// march is dead: attempts: division by zero
 	// done
