@@ -51,6 +51,7 @@ func (c *consumer) feed(ctx context.Context) {
 		beside.Go(func() { f.beside(ctx) })
 	}
 	defer context.AfterFunc(ctx, c.ahead.stop)() // an exchange under way may take long
+	signal(c.token)                              // the first look
 	for ctx.Err() == nil {
 		if due, ok := f.reason(ctx); ok {
 			f.turn(ctx, due)
@@ -70,7 +71,7 @@ func (c *consumer) feed(ctx context.Context) {
 
 func (c *consumer) feeder(claims context.Context) *feeder {
 	return &feeder{
-		consumer: c, claims: claims, timer: time.NewTimer(0), impatience: time.NewTimer(time.Hour),
+		consumer: c, claims: claims, timer: time.NewTimer(time.Hour), impatience: time.NewTimer(time.Hour),
 		pace: pace{mean: time.Hour}, // nothing is known of the handlers
 	}
 }
