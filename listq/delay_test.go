@@ -30,8 +30,7 @@ func (h delay) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// hold waits for d. It makes no timer that has come to its end already: under the race
-// detector, Go 1.26 crashes if two goroutines of a bubble receive from such at once.
+// hold waits for d, without a timer if that is no time: go.dev/issue/78156.
 func hold(d time.Duration) {
 	if d > 0 {
 		<-time.After(d)

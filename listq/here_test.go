@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -234,11 +233,7 @@ func TestAgainWhatStartedHere(t *testing.T) {
 				return nil
 			})
 			refuse := func(cmd redis.Cmder) error {
-				state := func(a any) bool { // of a request that was offered
-					v, ok := a.(string)
-					return ok && strings.HasPrefix(v, "lo9")
-				}
-				if slices.ContainsFunc(cmd.Args(), state) {
+				if storesOffer(cmd) {
 					return errRefused
 				}
 				return nil

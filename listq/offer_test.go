@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -442,6 +443,14 @@ func TestManyOffersAreRenewed(t *testing.T) {
 	})
 }
 
+// storesOffer tells whether a command stores a request that was offered in a bubble.
+func storesOffer(cmd redis.Cmder) bool {
+	return slices.ContainsFunc(cmd.Args(), func(a any) bool {
+		v, ok := a.(string)
+		return ok && strings.HasPrefix(v, "lo9466") // its state, with the year 2000 in it
+	})
+}
+
 // One request that cannot be stored costs no other its lease.
 func TestOfferThatCannotBeStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -450,11 +459,7 @@ func TestOfferThatCannotBeStored(t *testing.T) {
 		defer own.Close()
 		var full atomic.Bool
 		own.AddHook(on(func(cmd redis.Cmder) error {
-			offer := func(a any) bool {
-				v, ok := a.(string)
-				return ok && len(v) > 10 && v[:4] == "lo94" // the state of one
-			}
-			if full.Load() && slices.ContainsFunc(cmd.Args(), offer) {
+			if full.Load() && storesOffer(cmd) {
 				return errRefused
 			}
 			return nil
