@@ -95,10 +95,10 @@ func (q *Queue) Entry(r *Request) (script.Entry, error) { return q.entry(r) }
 func (q *Queue) Resend() time.Duration { return q.cfg.Resend }
 
 // Push appends requests to the queue, in order and all or none, in one round
-// trip, and sets the ID of those that have none. A request by itself that names no lock takes
-// two, if it is new and the queue has rested: its handler begins in the first, or, if a consumer of
-// this Queue has nothing to do, there and before the only one. Push returns how many were new:
-// one whose ID is in the queue, or was finished less than [Config.Resend] ago,
+// trip, and sets the ID of those that have none. A new request by itself that names no lock
+// takes two where the queue has rested, and its handler begins in the first; but one if a
+// consumer of this Queue has nothing to do, in which it begins at once. Push returns how many
+// were new: one whose ID is in the queue, or was finished less than [Config.Resend] ago,
 // is left as it is. At most 128 requests; none is no error.
 //
 // What several goroutines push at once may share that round trip, and then an
